@@ -1,0 +1,80 @@
+// swift-tools-version: 6.2
+import PackageDescription
+
+/// Every Swift target is built the same way: memory-unsafe constructs are marked, a warning is an
+/// error, and an import is visible to the importing module only unless it says otherwise.
+let strict: [SwiftSetting] = [
+  .strictMemorySafety(),
+  .treatAllWarnings(as: .error),
+  .enableUpcomingFeature("InternalImportsByDefault"),
+  .enableUpcomingFeature("ExistentialAny"),
+  .enableUpcomingFeature("MemberImportVisibility"),
+]
+
+func module(_ name: String, _ dependencies: [Target.Dependency] = []) -> Target {
+  .target(name: name, dependencies: dependencies, swiftSettings: strict)
+}
+
+func program(_ name: String, _ dependencies: [Target.Dependency]) -> Target {
+  .executableTarget(
+    name: name,
+    dependencies: dependencies + [
+      .product(name: "ArgumentParser", package: "swift-argument-parser")
+    ],
+    swiftSettings: strict)
+}
+
+func tests(_ name: String, _ dependencies: [Target.Dependency], resources: [Resource] = [])
+  -> Target
+{
+  .testTarget(
+    name: name, dependencies: dependencies, resources: resources, swiftSettings: strict)
+}
+
+/// A header-only view of one C library.
+func shim(_ name: String, links libraries: [String]) -> Target {
+  .target(name: name, linkerSettings: libraries.map { .linkedLibrary($0) })
+}
+
+let package = Package(
+  name: "culvert",
+  products: [
+    .executable(name: "culvert-init", targets: ["culvert-init"]),
+    .executable(name: "culvert-proxy", targets: ["culvert-proxy"]),
+    .executable(name: "culvert", targets: ["culvert"]),
+  ],
+  dependencies: [
+    .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2")
+  ],
+  targets: [
+    shim("CLinux", links: ["uring"]),
+    shim("COpenSSL", links: ["ssl", "crypto"]),
+    shim("CNetfilter", links: ["nftnl", "mnl"]),
+    shim("CYAML", links: ["yaml"]),
+
+    module("Net", ["CLinux"]),
+    module("Identity"),
+    module("Sniff"),
+    module("Policy", ["Identity", "Net"]),
+    module("Configuration", ["CLinux", "CYAML", "Identity", "Net", "Policy"]),
+    module("Netfilter", ["CLinux", "CNetfilter", "Net"]),
+    module("TLS", ["CLinux", "COpenSSL", "Identity", "Net"]),
+    module("Telemetry", ["CLinux", "Identity", "Net", "Policy"]),
+    module(
+      "DataPlane", ["CLinux", "Identity", "Net", "Policy", "Sniff", "TLS", "Telemetry"]),
+    module(
+      "Control",
+      [
+        "CLinux", "Configuration", "DataPlane", "Identity", "Net", "Policy", "TLS", "Telemetry",
+      ]),
+
+    program("culvert-init", ["Configuration", "Net", "Netfilter"]),
+    program("culvert-proxy", ["Configuration", "Control"]),
+    program("culvert", ["Control", "Identity", "Net", "TLS"]),
+
+    tests("NetTests", ["Net"]),
+    tests("IdentityTests", ["Identity"]),
+    tests("PolicyTests", ["Identity", "Net", "Policy"]),
+  ],
+  swiftLanguageModes: [.v6]
+)

@@ -1,0 +1,76 @@
+// Linux system interfaces that Swift's Glibc overlay does not show, and liburing.
+//
+// Header only: each function below wraps a macro, a variadic call or a constant that the Swift
+// importer cannot see. No logic lives here.
+#ifndef CULVERT_CLINUX_H
+#define CULVERT_CLINUX_H
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <ifaddrs.h>
+#include <liburing.h>
+#include <linux/capability.h>
+#include <linux/filter.h>
+#include <net/if.h>
+#include <netinet/in.h>
+#include <linux/netfilter_ipv4.h>
+#include <linux/netfilter_ipv6/ip6_tables.h>
+#include <netinet/tcp.h>
+#include <poll.h>
+#include <pthread.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <sys/inotify.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/signalfd.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/timerfd.h>
+#include <sys/uio.h>
+#include <sys/un.h>
+#include <sys/utsname.h>
+#include <time.h>
+#include <unistd.h>
+
+static const int culvert_SO_ORIGINAL_DST = SO_ORIGINAL_DST;
+static const int culvert_IP6T_SO_ORIGINAL_DST = IP6T_SO_ORIGINAL_DST;
+static const int culvert_IP_BIND_ADDRESS_NO_PORT = 24;
+
+static const unsigned culvert_IOSQE_BUFFER_SELECT = 1U << 5;
+
+static inline int culvert_prctl(int option, unsigned long argument) {
+  return prctl(option, argument, 0, 0, 0);
+}
+
+static inline int culvert_open(const char *path, int flags, mode_t mode) {
+  return open(path, flags, mode);
+}
+
+static inline int culvert_setns(int descriptor, int type) {
+  return (int)syscall(SYS_setns, descriptor, type);
+}
+
+static inline int culvert_capset(unsigned effective) {
+  struct __user_cap_header_struct header = {_LINUX_CAPABILITY_VERSION_3, 0};
+  struct __user_cap_data_struct data[2] = {{effective, effective, 0}, {0, 0, 0}};
+  return (int)syscall(SYS_capset, &header, data);
+}
+
+static inline int culvert_capget(unsigned *effective) {
+  struct __user_cap_header_struct header = {_LINUX_CAPABILITY_VERSION_3, 0};
+  struct __user_cap_data_struct data[2];
+  int result = (int)syscall(SYS_capget, &header, data);
+  *effective = data[0].effective;
+  return result;
+}
+
+#endif

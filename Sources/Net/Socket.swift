@@ -1,0 +1,108 @@
+internal import CLinux
+
+/// Socket calls the proxy makes, each with its error number; all sockets are close-on-exec and
+/// non-blocking.
+package enum Socket {
+  /// A TCP socket.
+  package static func stream(_ family: IPAddress.Family) throws(Errno) -> Descriptor {
+    let domain = family == .v4 ? AF_INET : AF_INET6
+    let kind = Int32(SOCK_STREAM.rawValue | SOCK_CLOEXEC.rawValue | SOCK_NONBLOCK.rawValue)
+    return Descriptor(owning: try Errno.check { socket(domain, kind, Int32(IPPROTO_TCP)) })
+  }
+
+  package static func setOption(
+    _ descriptor: Int32, level: Int32, _ name: Int32, _ value: Int32
+  ) throws(Errno) {
+    var value = value
+    try Errno.check {
+      unsafe setsockopt(descriptor, level, name, &value, socklen_t(MemoryLayout<Int32>.size))
+    }
+  }
+
+  package static func option(
+    _ descriptor: Int32, level: Int32, _ name: Int32
+  ) throws(Errno) -> Int32 {
+    var value: Int32 = 0
+    var length = socklen_t(MemoryLayout<Int32>.size)
+    try Errno.check { unsafe getsockopt(descriptor, level, name, &value, &length) }
+    return value
+  }
+
+  /// Sets SO_MARK; needs CAP_NET_ADMIN (socket(7)).
+  package static func setMark(_ descriptor: Int32, _ mark: UInt32) throws(Errno) {
+    try setOption(descriptor, level: SOL_SOCKET, SO_MARK, Int32(bitPattern: mark))
+  }
+
+  /// Disables Nagle's algorithm: a relayed record must not wait for an acknowledgement.
+  package static func setNoDelay(_ descriptor: Int32) throws(Errno) {
+    try setOption(descriptor, level: Int32(IPPROTO_TCP), TCP_NODELAY, 1)
+  }
+
+  /// Makes close(2) send RST and discard what is unsent (SO_LINGER with zero seconds).
+  package static func setResetOnClose(_ descriptor: Int32) throws(Errno) {
+    var value = linger(l_onoff: 1, l_linger: 0)
+    try Errno.check {
+      unsafe setsockopt(
+        descriptor, SOL_SOCKET, SO_LINGER, &value, socklen_t(MemoryLayout<linger>.size))
+    }
+  }
+
+  package static func bind(_ descriptor: Int32, to address: SocketAddress) throws(Errno) {
+    var (storage, length) = address.storage
+    try Errno.check {
+      unsafe withUnsafePointer(to: &storage) { pointer in
+        unsafe pointer.withMemoryRebound(to: sockaddr.self, capacity: 1) {
+          unsafe CLinux.bind(descriptor, $0, length)
+        }
+      }
+    }
+  }
+
+  /// The local end (getsockname(2)).
+  package static func localAddress(_ descriptor: Int32) throws(Errno) -> SocketAddress {
+    unsafe try address { pointer, length in unsafe getsockname(descriptor, pointer, length) }
+  }
+
+  /// The remote end (getpeername(2)).
+  package static func peerAddress(_ descriptor: Int32) throws(Errno) -> SocketAddress {
+    unsafe try address { pointer, length in unsafe getpeername(descriptor, pointer, length) }
+  }
+
+  /// The kernel's estimate of the round-trip time, in microseconds (`tcpi_rtt`, tcp(7)).
+  package static func roundTripMicroseconds(_ descriptor: Int32) throws(Errno) -> UInt32 {
+    var info = tcp_info()
+    var length = socklen_t(MemoryLayout<tcp_info>.size)
+    try Errno.check {
+      unsafe getsockopt(descriptor, Int32(IPPROTO_TCP), TCP_INFO, &info, &length)
+    }
+    return info.tcpi_rtt
+  }
+
+  /// A listening TCP socket with SO_REUSEPORT, so that every worker has its own accept queue.
+  package static func listener(
+    on address: SocketAddress, backlog: Int32
+  ) throws(Errno) -> Descriptor {
+    let listener = try stream(address.address.family)
+    try setOption(listener.number, level: SOL_SOCKET, SO_REUSEADDR, 1)
+    try setOption(listener.number, level: SOL_SOCKET, SO_REUSEPORT, 1)
+    if address.address.family == .v6 {
+      try setOption(listener.number, level: Int32(IPPROTO_IPV6), IPV6_V6ONLY, 1)
+    }
+    try bind(listener.number, to: address)
+    try Errno.check { listen(listener.number, backlog) }
+    return listener
+  }
+
+  static func address(
+    _ call: (UnsafeMutablePointer<sockaddr>, UnsafeMutablePointer<socklen_t>) -> Int32
+  ) throws(Errno) -> SocketAddress {
+    var storage = sockaddr_storage()
+    var length = socklen_t(MemoryLayout<sockaddr_storage>.size)
+    let result = unsafe withUnsafeMutablePointer(to: &storage) { pointer in
+      unsafe pointer.withMemoryRebound(to: sockaddr.self, capacity: 1) { unsafe call($0, &length) }
+    }
+    guard result == 0 else { throw Errno.current }
+    guard let address = SocketAddress(storage) else { throw Errno(EAFNOSUPPORT) }
+    return address
+  }
+}
