@@ -8,7 +8,7 @@ extension InNamespaces {
   struct Harness {
     private static func plain(_ body: (Mesh) throws -> Void) throws {
       try Mesh.run(
-        {
+        .standard {
           $0.client = nil
           $0.server = nil
           $0.hasOutsider = true

@@ -85,12 +85,14 @@ extension InNamespaces {
   struct Modes {
     @Test("Inbound: who is served", arguments: InboundCase.all)
     func inbound(_ one: InboundCase) throws {
-      try Mesh.run({ plan in
-        plan.client = nil
-        // The rules of `disabled` would keep the traffic away from the proxy; what the proxy does
-        // with traffic that still arrives is the question here.
-        if one.mode != "disabled" { plan.server?.inboundMode = one.mode }
-      }) { mesh in
+      try Mesh.run(
+        .standard { plan in
+          plan.client = nil
+          // The rules of `disabled` would keep the traffic away from the proxy; what the proxy does
+          // with traffic that still arrives is the question here.
+          if one.mode != "disabled" { plan.server?.inboundMode = one.mode }
+        }
+      ) { mesh in
         let proxy = try #require(mesh.serverProxy)
         if one.mode == "disabled" { try proxy.reconfigure { $0.inboundMode = "disabled" } }
         try Self.checkInbound(one, mesh, proxy)
@@ -135,10 +137,12 @@ extension InNamespaces {
 
     @Test("Inbound disabled: the rules keep the proxy out of it", arguments: Family.allCases)
     func inboundDisabledIsExcluded(family: Family) throws {
-      try Mesh.run({ plan in
-        plan.client = nil
-        plan.server?.inboundMode = "disabled"
-      }) { mesh in
+      try Mesh.run(
+        .standard { plan in
+          plan.client = nil
+          plan.server?.inboundMode = "disabled"
+        }
+      ) { mesh in
         let echo = try mesh.server.echoServer()
         let outcome = try attempt("hello", from: mesh.client, to: family.server, port: echo.port)
         #expect(outcome == .answered)
@@ -148,10 +152,12 @@ extension InNamespaces {
 
     @Test("The mode of a single port wins over the workload's", arguments: Family.allCases)
     func portModes(family: Family) throws {
-      try Mesh.run({ plan in
-        plan.client = nil
-        plan.server?.inboundPorts = [7001: "strict", 7002: "disabled", 7003: "permissive"]
-      }) { mesh in
+      try Mesh.run(
+        .standard { plan in
+          plan.client = nil
+          plan.server?.inboundPorts = [7001: "strict", 7002: "disabled", 7003: "permissive"]
+        }
+      ) { mesh in
         let ports: [(UInt16, Attempt)] = [
           (7000, .answered), (7001, .refused), (7002, .answered), (7003, .answered),
         ]
@@ -165,14 +171,16 @@ extension InNamespaces {
 
     @Test("Outbound: what is reached, and how", arguments: OutboundCase.all)
     func outbound(_ one: OutboundCase) throws {
-      try Mesh.run({ plan in
-        plan.client?.outboundMode = one.mode
-        if one.mode != "auto" { plan.client?.peers = [] }
-        if one.speech != .mesh {
-          plan.server = nil
-          plan.client?.peers = []
+      try Mesh.run(
+        .standard { plan in
+          plan.client?.outboundMode = one.mode
+          if one.mode != "auto" { plan.client?.peers = [] }
+          if one.speech != .mesh {
+            plan.server = nil
+            plan.client?.peers = []
+          }
         }
-      }) { mesh in
+      ) { mesh in
         let recording = try mesh.captured { try Self.checkOutbound(one, mesh) }
         let isInTheOpen = one.isServed && !one.isEncrypted && one.speech != .applicationTLS
         #expect(recording.count(of: "canary-of-outbound") == (isInTheOpen ? 2 : 0))
@@ -204,11 +212,13 @@ extension InNamespaces {
 
     @Test("A proxy on both sides: served or refused, never in the open", arguments: PairCase.all)
     func pair(_ one: PairCase) throws {
-      try Mesh.run({ plan in
-        plan.client?.outboundMode = one.outbound
-        if one.outbound != "auto" { plan.client?.peers = [] }
-        plan.server?.inboundMode = one.inbound
-      }) { mesh in
+      try Mesh.run(
+        .standard { plan in
+          plan.client?.outboundMode = one.outbound
+          if one.outbound != "auto" { plan.client?.peers = [] }
+          plan.server?.inboundMode = one.inbound
+        }
+      ) { mesh in
         let echo = try mesh.server.echoServer()
         let recording = try mesh.captured {
           let outcome = try attempt(

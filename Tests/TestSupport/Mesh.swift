@@ -50,12 +50,14 @@ package final class Mesh: Sendable {
     package var installsRules = true
 
     /// Both sides have a proxy, and the client's knows the server's addresses as mesh.
-    package static func standard() throws -> Plan {
+    package static func standard(_ change: (inout Plan) throws -> Void = { _ in }) throws -> Plan {
       let authority = try Identities.authority.get()
       var client = ProxyConfiguration(try Identities.client.get(), trusting: authority)
       client.peers = Family.allCases.map { ($0.range($0.server), Identities.serverID) }
       let server = ProxyConfiguration(try Identities.server.get(), trusting: authority)
-      return Plan(client: client, server: server)
+      var plan = Plan(client: client, server: server)
+      try change(&plan)
+      return plan
     }
   }
 
@@ -85,12 +87,8 @@ package final class Mesh: Sendable {
   ]
 
   /// Builds a mesh, hands it to the closure, and takes it down.
-  package static func run(
-    _ change: (inout Plan) throws -> Void = { _ in }, _ body: (Mesh) throws -> Void
-  ) throws {
-    var plan = try Plan.standard()
-    try change(&plan)
-    let mesh = try Mesh(plan)
+  package static func run(_ plan: Plan? = nil, _ body: (Mesh) throws -> Void) throws {
+    let mesh = try Mesh(plan ?? .standard())
     defer { mesh.close() }
     do {
       try body(mesh)

@@ -68,8 +68,17 @@ package final class Namespace: @unchecked Sendable {
   }
 
   /// Starts a program in the namespace; it is killed with the namespace.
-  package func start(_ command: [String], environment: [String: String] = [:]) throws -> Program {
-    let program = try Program(inside(command), environment: environment)
+  package func start(
+    _ command: [String], environment: [String: String] = [:], refusingIOUring: Bool = false
+  ) throws -> Program {
+    let command = inside(command)
+    let program = try Thread.detached {
+      // A filter is inherited by what the thread starts and ends with the thread.
+      if refusingIOUring, culvert_test_refuse_io_uring() != 0 {
+        throw Trouble("seccomp: \(Errno.current)")
+      }
+      return try Program(command, environment: environment)
+    }
     programs.update { $0.append(program) }
     return program
   }

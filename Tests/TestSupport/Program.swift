@@ -170,7 +170,8 @@ package final class Program: @unchecked Sendable {
     var arguments = unsafe command.map { unsafe strdup($0) } + [nil]
     var values = unsafe variables.map { unsafe strdup("\($0)=\($1)") } + [nil]
     defer {
-      for unsafetext in unsafe arguments + values { unsafe free(text) }
+      for index in unsafe arguments.indices { unsafe free(arguments[index]) }
+      for index in unsafe values.indices { unsafe free(values[index]) }
     }
     var pid: pid_t = 0
     let error = unsafe posix_spawnp(&pid, command[0], &actions, &attributes, &arguments, &values)

@@ -19,6 +19,8 @@ package struct ProxyConfiguration: Sendable {
   package var interception: [String: String] = [:]
   package var limits: [String: Int] = [:]
   package var workers = 2
+  /// Run the proxy under a seccomp filter that answers EPERM to io_uring_setup(2).
+  package var refusesIOUring = false
 
   package init(_ credential: Credential, trusting authority: Authority) {
     certificate = credential.certificate
@@ -139,7 +141,8 @@ package final class Proxy: Sendable {
     try directory.write(
       configuration.yaml(adminSocket: directory.path + "/admin.sock"), to: "culvert.yaml")
     program = try namespace.start(
-      [Machine.program("culvert-proxy"), "--config", directory.path + "/culvert.yaml"])
+      [Machine.program("culvert-proxy"), "--config", directory.path + "/culvert.yaml"],
+      refusingIOUring: configuration.refusesIOUring)
     try program.waitForError(containing: "culvert-proxy: ready")
   }
 

@@ -335,3 +335,22 @@ extension Namespace {
     }
   }
 }
+
+extension Stream {
+  /// Passes bytes both ways until both sides have finished.
+  package static func pump(_ one: Stream, _ other: Stream) throws {
+    let isOver = Box(false)
+    Thread.detachNewThread {
+      try? one.pass(to: other)
+      isOver.update { $0 = true }
+    }
+    try? other.pass(to: one)
+    _ = isOver.wait { $0 ? true : nil }
+  }
+
+  private func pass(to other: Stream) throws {
+    defer { other.finish() }
+    setTimeout(seconds: 300)
+    while case let bytes = try receive(), !bytes.isEmpty { try other.send(bytes) }
+  }
+}
