@@ -5,6 +5,7 @@
 package enum Refusal: String, Error, Hashable, Sendable, CaseIterable {
   // Accept
   case connectionLimit = "connection_limit"
+  case descriptorLimit = "descriptor_limit"
   case selfCall = "self_call"
   case notLocal = "not_local"
   case noOriginalDestination = "no_original_destination"
@@ -26,5 +27,6 @@ package enum Refusal: String, Error, Hashable, Sendable, CaseIterable {
   case handshakeTimeout = "handshake_timeout"
   case handshakeFailed = "handshake_failed"
   case peerClosedInHandshake = "peer_closed_in_handshake"
-  case noIdentity = "no_identity"
+  // Relay
+  case relayMemoryLimit = "relay_memory_limit"
 }
