@@ -17,6 +17,7 @@ package enum Refusal: String, Error, Hashable, Sendable, CaseIterable {
   case clientClosedBeforeHello = "client_closed_before_hello"
   case silentMeshSource = "silent_mesh_source"
   // Plan
+  case notMesh = "not_mesh"
   case plaintextInStrict = "plaintext_in_strict"
   case applicationTLSInStrict = "application_tls_in_strict"
   case deniedByRule = "denied_by_rule"

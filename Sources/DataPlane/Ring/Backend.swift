@@ -56,16 +56,23 @@ struct Completion {
 protocol Backend: ~Copyable {
   init(_ buffers: consuming BufferPool) throws(Errno)
 
+  /// Flags a socket is made with: io_uring never waits on an O_NONBLOCK socket but answers EAGAIN,
+  /// epoll must not block.
+  static var socketFlags: Int32 { get }
+
   mutating func accept(_ listener: Int32, _ token: Token)
   /// Receives into a buffer of the pool's choice; a waiting receive holds no buffer. `ENOBUFS`
   /// means the pool is at its limit.
   mutating func receive(_ descriptor: Int32, _ token: Token)
   /// Sends, possibly less than asked for. The bytes must stay where they are until completion.
   mutating func send(_ descriptor: Int32, _ bytes: UnsafeRawBufferPointer, _ token: Token)
+  mutating func connect(_ descriptor: Int32, to address: SocketAddress, _ token: Token)
   /// Completes once any of `events` (or POLLERR, POLLHUP) holds; the result is the event mask.
   mutating func poll(_ descriptor: Int32, events: Int16, _ token: Token)
   /// Ends every operation of the descriptor.
   mutating func cancel(_ descriptor: Int32)
+  /// The descriptor is about to be closed, with nothing in flight.
+  mutating func forget(_ descriptor: Int32)
   /// Submits what was started and waits for a completion or the deadline (CLOCK_MONOTONIC
   /// nanoseconds).
   mutating func wait(until deadline: UInt64, now: UInt64)
@@ -75,4 +82,6 @@ protocol Backend: ~Copyable {
   /// The receive buffer's memory; valid until it is recycled.
   func memory(ofBuffer identifier: Int32) -> UnsafeMutableRawPointer
   mutating func recycle(buffer identifier: Int32)
+  /// Whether a receive could find a buffer now.
+  var hasFreeBuffer: Bool { get }
 }

@@ -17,11 +17,13 @@ internal import Net
     var receiving: Token?
     var sending: Token?
     var sendBytes = unsafe UnsafeRawBufferPointer(start: nil, count: 0)
+    var connecting: Token?
     var polling: Token?
     var pollEvents: Int16 = 0
 
     var isEmpty: Bool {
-      accepting == nil && receiving == nil && sending == nil && polling == nil
+      accepting == nil && receiving == nil && sending == nil && connecting == nil
+        && polling == nil
     }
   }
 
@@ -44,6 +46,10 @@ internal import Net
 
   deinit { unsafe events.deallocate() }
 
+  static var socketFlags: Int32 {
+    Int32(SOCK_CLOEXEC.rawValue | SOCK_NONBLOCK.rawValue)
+  }
+
   // MARK: Starting operations
 
   mutating func accept(_ listener: Int32, _ token: Token) {
@@ -58,6 +64,17 @@ internal import Net
     start(descriptor) {
       $0.sending = token
       unsafe $0.sendBytes = unsafe bytes
+    }
+  }
+
+  mutating func connect(_ descriptor: Int32, to address: SocketAddress, _ token: Token) {
+    do throws(Errno) {
+      try Socket.connect(descriptor, to: address)
+      finish(token, 0)
+    } catch Errno.inProgress {
+      start(descriptor) { $0.connecting = token }
+    } catch {
+      finish(token, -error.code)
     }
   }
 
@@ -93,19 +110,30 @@ internal import Net
       var event = unsafe epoll_event()
       _ = unsafe epoll_ctl(epoll.number, EPOLL_CTL_DEL, descriptor, &event)
     }
-    for token in [interest.accepting, interest.receiving, interest.sending, interest.polling] {
+    for token in [
+      interest.accepting, interest.receiving, interest.sending, interest.connecting,
+      interest.polling,
+    ] {
       if let token { finish(token, -ECANCELED) }
     }
+  }
+
+  /// Closing removes a descriptor from the epoll set.
+  mutating func forget(_ descriptor: Int32) {
+    if Int(descriptor) < interests.count { interests[Int(descriptor)] = Interest() }
   }
 
   // MARK: Completions
 
   mutating func wait(until deadline: UInt64, now: UInt64) {
-    precondition(doneIndex == done.count, "completions of the last wait are not all taken")
-    done.removeAll(keepingCapacity: true)
-    doneIndex = 0
+    // What was cancelled or connected at once since the last wait is waiting already.
+    if doneIndex == done.count {
+      done.removeAll(keepingCapacity: true)
+      doneIndex = 0
+    }
     tryFresh()
-    let nanoseconds = done.isEmpty && deadline > now ? deadline - now : 0
+    let isIdle = done.isEmpty && fresh.isEmpty
+    let nanoseconds = isIdle && deadline > now ? deadline - now : 0
     let milliseconds = Int32(min((nanoseconds + 999_999) / 1_000_000, 60_000))
     let count = unsafe epoll_wait(
       epoll.number, events, Int32(Self.eventsPerWait), milliseconds)
@@ -135,6 +163,7 @@ internal import Net
   private mutating func attempt(_ descriptor: Int32) {
     guard Int(descriptor) < interests.count, !interests[Int(descriptor)].isEmpty else { return }
     attemptAccept(descriptor)
+    attemptConnect(descriptor)
     attemptSend(descriptor)
     attemptPoll(descriptor)
     attemptReceive(descriptor)
@@ -142,9 +171,8 @@ internal import Net
 
   private mutating func attemptAccept(_ descriptor: Int32) {
     guard let token = interests[Int(descriptor)].accepting else { return }
-    let flags = Int32(SOCK_CLOEXEC.rawValue | SOCK_NONBLOCK.rawValue)
     for _ in 0..<Self.acceptsPerEvent {
-      let accepted = culvert_accept4(descriptor, nil, nil, flags)
+      let accepted = culvert_accept4(descriptor, nil, nil, Self.socketFlags)
       if accepted >= 0 {
         finish(token, accepted, more: true)
         continue
@@ -190,6 +218,14 @@ internal import Net
     finish(token, count < 0 ? -error.code : Int32(count))
   }
 
+  private mutating func attemptConnect(_ descriptor: Int32) {
+    guard let token = interests[Int(descriptor)].connecting else { return }
+    var request = pollfd(fd: descriptor, events: Int16(POLLOUT), revents: 0)
+    guard unsafe CLinux.poll(&request, 1, 0) == 1 else { return }
+    interests[Int(descriptor)].connecting = nil
+    finish(token, -Socket.pendingError(descriptor).code)
+  }
+
   private mutating func attemptPoll(_ descriptor: Int32) {
     guard let token = interests[Int(descriptor)].polling else { return }
     var request = pollfd(
@@ -206,4 +242,6 @@ internal import Net
   }
 
   mutating func recycle(buffer identifier: Int32) { buffers.release(identifier) }
+
+  var hasFreeBuffer: Bool { buffers.hasFree }
 }

@@ -17,7 +17,8 @@ internal import Net
     IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_DEFER_TASKRUN | IORING_SETUP_SUBMIT_ALL
     | IORING_SETUP_CQSIZE | IORING_SETUP_R_DISABLED
   private static let operations: [io_uring_op] = [
-    IORING_OP_ACCEPT, IORING_OP_RECV, IORING_OP_SEND, IORING_OP_POLL_ADD, IORING_OP_ASYNC_CANCEL,
+    IORING_OP_ACCEPT, IORING_OP_CONNECT, IORING_OP_RECV, IORING_OP_SEND, IORING_OP_POLL_ADD,
+    IORING_OP_ASYNC_CANCEL,
   ]
 
   /// Owned; liburing keeps pointers into it, so it has one address for its whole life.
@@ -25,7 +26,9 @@ internal import Net
   private let bufferRing: UnsafeMutablePointer<io_uring_buf_ring>
   private var buffers: BufferPool
   private var published = 0
-  private var batch: UnsafeMutablePointer<UnsafeMutablePointer<io_uring_cqe>?>
+  private let addresses: UnsafeMutablePointer<sockaddr_storage>
+  private var nextAddress = 0
+  private let batch: UnsafeMutablePointer<UnsafeMutablePointer<io_uring_cqe>?>
   private var batchCount: UInt32 = 0
   private var batchIndex: UInt32 = 0
 
@@ -33,6 +36,7 @@ internal import Net
     unsafe (ring, bufferRing) = try unsafe Self.open()
     self.buffers = buffers
     unsafe batch = .allocate(capacity: Int(Self.completionEntries))
+    unsafe addresses = .allocate(capacity: Int(Self.submissionEntries))
     while published < Self.publishedBuffers, let identifier = self.buffers.acquire() {
       publish(identifier)
     }
@@ -43,6 +47,7 @@ internal import Net
     unsafe ring.deallocate()
     unsafe free(bufferRing)
     unsafe batch.deallocate()
+    unsafe addresses.deallocate()
   }
 
   /// Tries the same set-up the workers use.
@@ -138,10 +143,25 @@ internal import Net
     }
   }
 
+  static var socketFlags: Int32 { Int32(SOCK_CLOEXEC.rawValue) }
+
   mutating func accept(_ listener: Int32, _ token: Token) {
     let entry = unsafe entry()
-    let flags = Int32(SOCK_CLOEXEC.rawValue | SOCK_NONBLOCK.rawValue)
-    unsafe io_uring_prep_multishot_accept(entry, listener, nil, nil, flags)
+    unsafe io_uring_prep_multishot_accept(entry, listener, nil, nil, Self.socketFlags)
+    unsafe entry.pointee.user_data = token.bits
+  }
+
+  mutating func connect(_ descriptor: Int32, to address: SocketAddress, _ token: Token) {
+    let entry = unsafe entry()
+    // The kernel reads the address when the entry is submitted; by the time this place comes round
+    // again as many entries as the queue holds have been submitted.
+    let (storage, length) = address.storage
+    let place = unsafe addresses + nextAddress
+    unsafe place.pointee = storage
+    nextAddress = (nextAddress + 1) % Int(Self.submissionEntries)
+    unsafe place.withMemoryRebound(to: sockaddr.self, capacity: 1) {
+      unsafe io_uring_prep_connect(entry, descriptor, $0, length)
+    }
     unsafe entry.pointee.user_data = token.bits
   }
 
@@ -171,6 +191,8 @@ internal import Net
     unsafe io_uring_prep_cancel_fd(entry, descriptor, UInt32(IORING_ASYNC_CANCEL_ALL))
     unsafe entry.pointee.user_data = Token(.cancel, slot: 0, generation: 0).bits
   }
+
+  mutating func forget(_ descriptor: Int32) {}
 
   // MARK: Completions
 
@@ -218,6 +240,8 @@ internal import Net
       buffers.release(identifier)
     }
   }
+
+  var hasFreeBuffer: Bool { published > 0 }
 
   /// The kernel has taken one buffer: give it another, if the pool has one.
   private mutating func replace() {

@@ -29,6 +29,9 @@ internal import CLinux
     }
   }
 
+  /// Whether `acquire` would give a buffer, as far as the limit goes.
+  var hasFree: Bool { !free.isEmpty || unsafe segments.count * Self.segmentBuffers < limit }
+
   /// A buffer's identifier, or nil at the limit.
   mutating func acquire() -> Int32? {
     if free.isEmpty, !grow() { return nil }
