@@ -75,6 +75,7 @@ let package = Package(
     tests("NetTests", ["Net"]),
     tests("IdentityTests", ["Identity"]),
     tests("PolicyTests", ["Identity", "Net", "Policy"]),
+    tests("TLSTests", ["COpenSSL", "Identity", "TLS"]),
   ],
   swiftLanguageModes: [.v6]
 )
