@@ -81,6 +81,7 @@ let package = Package(
     tests("NetTests", ["Net"]),
     tests("IdentityTests", ["Identity"]),
     tests("PolicyTests", ["Identity", "Net", "Policy"]),
+    tests("TLSTests", ["COpenSSL", "Identity", "TLS"]),
 
     .target(name: "CTestSupport", path: "Tests/CTestSupport"),
     testSupport("TestSupport", ["CLinux", "CTestSupport", "Net"]),

@@ -11,6 +11,7 @@ package struct Errno: Error, Hashable, Sendable, CustomStringConvertible {
   package static var current: Errno { Errno(errno) }
 
   package static let tryAgain = Errno(EAGAIN)
+  package static let inProgress = Errno(EINPROGRESS)
   package static let interrupted = Errno(EINTR)
   package static let connectionReset = Errno(ECONNRESET)
   package static let brokenPipe = Errno(EPIPE)

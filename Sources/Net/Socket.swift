@@ -1,12 +1,13 @@
 internal import CLinux
 
-/// Socket calls the proxy makes, each with its error number; all sockets are close-on-exec and
-/// non-blocking.
+/// Socket calls the proxy makes, each with its error number.
 package enum Socket {
-  /// A TCP socket.
-  package static func stream(_ family: IPAddress.Family) throws(Errno) -> Descriptor {
+  /// A TCP socket; `flags` as in socket(2): SOCK_CLOEXEC, SOCK_NONBLOCK.
+  package static func stream(
+    _ family: IPAddress.Family, flags: Int32 = Int32(SOCK_CLOEXEC.rawValue)
+  ) throws(Errno) -> Descriptor {
     let domain = family == .v4 ? AF_INET : AF_INET6
-    let kind = Int32(SOCK_STREAM.rawValue | SOCK_CLOEXEC.rawValue | SOCK_NONBLOCK.rawValue)
+    let kind = Int32(SOCK_STREAM.rawValue) | flags
     return Descriptor(owning: try Errno.check { socket(domain, kind, Int32(IPPROTO_TCP)) })
   }
 
@@ -44,6 +45,37 @@ package enum Socket {
     try Errno.check {
       unsafe setsockopt(
         descriptor, SOL_SOCKET, SO_LINGER, &value, socklen_t(MemoryLayout<linger>.size))
+    }
+  }
+
+  /// Keeps a connection's path alive and finds a dead peer; there is no idle timeout.
+  package static func setKeepAlive(_ descriptor: Int32) throws(Errno) {
+    try setOption(descriptor, level: SOL_SOCKET, SO_KEEPALIVE, 1)
+  }
+
+  /// Lets connect(2) choose the port, so that binding to an address does not use one up for every
+  /// destination (ip(7), IP_BIND_ADDRESS_NO_PORT).
+  package static func setBindAddressNoPort(_ descriptor: Int32) throws(Errno) {
+    try setOption(descriptor, level: Int32(IPPROTO_IP), culvert_IP_BIND_ADDRESS_NO_PORT, 1)
+  }
+
+  /// The error that waits on the socket (SO_ERROR), which it takes away; code 0 if there is none.
+  package static func pendingError(_ descriptor: Int32) -> Errno {
+    do throws(Errno) {
+      return Errno(try option(descriptor, level: SOL_SOCKET, SO_ERROR))
+    } catch {
+      return error
+    }
+  }
+
+  package static func connect(_ descriptor: Int32, to address: SocketAddress) throws(Errno) {
+    var (storage, length) = address.storage
+    try Errno.check {
+      unsafe withUnsafePointer(to: &storage) { pointer in
+        unsafe pointer.withMemoryRebound(to: sockaddr.self, capacity: 1) {
+          unsafe CLinux.connect(descriptor, $0, length)
+        }
+      }
     }
   }
 

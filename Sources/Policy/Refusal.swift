@@ -5,6 +5,7 @@
 package enum Refusal: String, Error, Hashable, Sendable, CaseIterable {
   // Accept
   case connectionLimit = "connection_limit"
+  case descriptorLimit = "descriptor_limit"
   case selfCall = "self_call"
   case notLocal = "not_local"
   case noOriginalDestination = "no_original_destination"
@@ -16,6 +17,7 @@ package enum Refusal: String, Error, Hashable, Sendable, CaseIterable {
   case clientClosedBeforeHello = "client_closed_before_hello"
   case silentMeshSource = "silent_mesh_source"
   // Plan
+  case notMesh = "not_mesh"
   case plaintextInStrict = "plaintext_in_strict"
   case applicationTLSInStrict = "application_tls_in_strict"
   case deniedByRule = "denied_by_rule"
@@ -26,5 +28,6 @@ package enum Refusal: String, Error, Hashable, Sendable, CaseIterable {
   case handshakeTimeout = "handshake_timeout"
   case handshakeFailed = "handshake_failed"
   case peerClosedInHandshake = "peer_closed_in_handshake"
-  case noIdentity = "no_identity"
+  // Relay
+  case relayMemoryLimit = "relay_memory_limit"
 }

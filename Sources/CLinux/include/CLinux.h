@@ -55,6 +55,11 @@ static inline int culvert_open(const char *path, int flags, mode_t mode) {
   return open(path, flags, mode);
 }
 
+static inline int culvert_accept4(int descriptor, struct sockaddr *address, socklen_t *length,
+                                  int flags) {
+  return (int)syscall(SYS_accept4, descriptor, address, length, flags);
+}
+
 static inline int culvert_setns(int descriptor, int type) {
   return (int)syscall(SYS_setns, descriptor, type);
 }

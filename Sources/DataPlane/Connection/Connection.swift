@@ -1,0 +1,144 @@
+internal import Identity
+internal import Net
+internal import Policy
+internal import Sniff
+internal import TLS
+internal import Telemetry
+
+/// One connection's way through the proxy, in this order.
+enum State: UInt8 {
+  /// The slot is free.
+  case vacant
+  case sniffing
+  case connecting
+  case handshaking
+  case relaying
+  /// Nothing more is relayed; what was sent last (an alert, close_notify) is on its way out.
+  case draining
+  case closed
+}
+
+/// The two ends of a connection: who opened it, and whom we dialled for it.
+enum Side: UInt8 {
+  case client, server
+
+  var other: Side { self == .client ? .server : .client }
+  var receive: Operation { self == .client ? .receiveClient : .receiveServer }
+  var send: Operation { self == .client ? .sendClient : .sendServer }
+  var poll: Operation { self == .client ? .pollClient : .pollServer }
+  var reset: ConnectionEnd { self == .client ? .clientReset : .serverReset }
+}
+
+/// What a send in flight is sending; released when it completes.
+struct Outgoing {
+  enum Storage: UInt8 { case none, receiveBuffer, sendBuffer, held }
+  var storage = Storage.none
+  var buffer: Int32 = -1
+  var offset = 0
+  var end = 0
+}
+
+/// One socket of a connection and what is under way on it.
+struct Leg {
+  enum Ending: UInt8 { case open, notifying, done }
+
+  var descriptor: Int32 = -1
+  /// Operations that have not completed; the descriptor is closed only at 0.
+  var inFlight: UInt8 = 0
+  var isReceiving = false
+  var isSending = false
+  var isPolling = false
+  /// Close the descriptor as soon as nothing is in flight.
+  var isClosing = false
+  var isConnected = false
+  /// Its FIN (plain) or close_notify (TLS) has come.
+  var hasEnded = false
+  /// How far our own FIN or close_notify to it is.
+  var ending = Ending.open
+  var outgoing = Outgoing()
+  /// A receive that completed while the other leg was sending something of its session's own.
+  var waiting: (buffer: Int32, count: Int32) = (-1, 0)
+  /// Application bytes that came from this side.
+  var receivedBytes: UInt64 = 0
+}
+
+/// Bytes from the TLS peer, or the client while it is being sniffed, that cannot be passed on yet.
+@safe struct Held {
+  var base: UnsafeMutableRawPointer?
+  var capacity = 0
+  var start = 0
+  var count = 0
+
+  var bytes: UnsafeRawBufferPointer {
+    unsafe UnsafeRawBufferPointer(start: base.map { unsafe $0 + start }, count: count)
+  }
+}
+
+/// What only beginning and end of a connection need; kept apart so that the rest stays small.
+final class ConnectionDetails {
+  var source: SocketAddress?
+  var destination: SocketAddress?
+  var scan = ClientHelloScan()
+  var hello: ClientHello?
+  var peer: SPIFFEID?
+  var alpn: String?
+  var cipher: String?
+  var reason: String?
+  var detail: String?
+  var expect: [SPIFFEID] = []
+}
+
+/// One slot of a worker's slab.
+@safe struct Connection {
+  var generation: UInt32 = 0
+  var state = State.vacant
+  var direction = Direction.inbound
+  /// Which namespace's listeners it came in by.
+  var namespace: UInt16 = 0
+  var security = Security.none
+  var isDecided = false
+  /// The side that speaks TLS with us, if any.
+  var tlsSide: Side?
+  var id: UInt64 = 0
+  var client = Leg()
+  var server = Leg()
+  var session: UnsafeMutablePointer<TLSSession>?
+  var held = Held()
+  var details: ConnectionDetails?
+  var end: ConnectionEnd?
+  var acceptedAt: UInt64 = 0
+  /// Deadlines in CLOCK_MONOTONIC nanoseconds; 0 is none.
+  var helloDeadline: UInt64 = 0
+  var connectDeadline: UInt64 = 0
+  var graceDeadline: UInt64 = 0
+  var closeDeadline: UInt64 = 0
+  /// When a half-closed connection ends unless bytes flow, and the bytes at the last look.
+  var halfCloseExpiry: UInt64 = 0
+  var bytesAtLastCheck: UInt64 = 0
+
+  subscript(side: Side) -> Leg {
+    _read { if side == .client { yield client } else { yield server } }
+    _modify { if side == .client { yield &client } else { yield &server } }
+  }
+}
+
+/// A live slot. Valid until the slot is freed, which happens only when none of its operations is in
+/// flight; completions find it by slot number and generation.
+@safe struct Handle {
+  let slot: UInt32
+  private let pointer: UnsafeMutablePointer<Connection>
+
+  init(slot: UInt32, pointer: UnsafeMutablePointer<Connection>) {
+    self.slot = slot
+    unsafe self.pointer = unsafe pointer
+  }
+
+  var it: Connection {
+    _read { yield unsafe pointer.pointee }
+    nonmutating _modify { yield unsafe &pointer.pointee }
+  }
+
+  func token(_ operation: Operation) -> Token {
+    Token(operation, slot: slot, generation: it.generation)
+  }
+}

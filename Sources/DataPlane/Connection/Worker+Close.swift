@@ -1,0 +1,197 @@
+internal import CLinux
+internal import Net
+internal import Policy
+internal import Synchronization
+internal import TLS
+internal import Telemetry
+
+// Drain and close: every way a connection ends comes through here.
+extension Worker where IO: ~Copyable {
+  /// How long an alert or close_notify is given to arrive before the socket is closed; closing at
+  /// once with unread bytes would send RST and could overtake it.
+  private static var lingerNanoseconds: UInt64 { 1_000_000_000 }
+
+  // MARK: Reasons to end
+
+  /// Refuses by name: the client sees RST at once.
+  mutating func refuse(_ handle: Handle, _ refusal: Refusal, detail: String? = nil) {
+    guard handle.it.end == nil else { return }
+    handle.it.details?.reason = refusal.rawValue
+    if let detail { handle.it.details?.detail = detail }
+    link.counters.refused(refusal.rawValue)
+    end(handle, .refused)
+  }
+
+  /// Refuses the TLS peer: the alert goes out before its socket is closed, the other end is reset.
+  mutating func refuseAfterAlert(_ handle: Handle, _ reason: String) {
+    guard handle.it.end == nil else { return }
+    handle.it.details?.reason = reason
+    link.counters.refused(reason)
+    handle.it.end = .refused
+    leaveAfterAlert(handle)
+  }
+
+  /// The TLS peer broke the protocol, or sent an alert, while data was relayed.
+  mutating func protocolFailed(_ handle: Handle, _ failure: HandshakeFailure) {
+    guard handle.it.end == nil else { return }
+    handle.it.details?.reason = failure.word
+    handle.it.details?.detail = failure.detail
+    handle.it.end = .protocolError
+    leaveAfterAlert(handle)
+  }
+
+  private mutating func leaveAfterAlert(_ handle: Handle) {
+    guard let side = handle.it.tlsSide, let session = unsafe handle.it.session else { return }
+    handle.it.state = .draining
+    startLinger(handle)
+    closeLeg(handle, side.other, reset: true)
+    if handle.it[side].isSending { return }
+    guard unsafe session.pointee.hasPendingOutput, var output = takeOutput(handle, to: side) else {
+      return shutDown(handle, side)
+    }
+    unsafe session.pointee.flush(output: &output.window)
+    send(handle, side, output)
+  }
+
+  /// Ends the connection as `end` says; whatever is not an orderly end is a reset to both sides.
+  mutating func end(_ handle: Handle, _ end: ConnectionEnd) {
+    if handle.it.end == nil || handle.it.end == .drained { handle.it.end = end }
+    closeLegs(handle, reset: end != .closed && end != .drained)
+  }
+
+  // MARK: Lingering
+
+  mutating func startLinger(_ handle: Handle) {
+    handle.it.helloDeadline = 0
+    handle.it.connectDeadline = 0
+    handle.it.graceDeadline = 0
+    handle.it.closeDeadline = now + Self.lingerNanoseconds
+    scheduleDeadline(handle)
+  }
+
+  /// What still comes is not wanted; its end means that ours has arrived.
+  mutating func lingerReceived(_ handle: Handle, _ side: Side, _ completion: Completion) {
+    if completion.buffer >= 0 { io.recycle(buffer: completion.buffer) }
+    if completion.result > 0 { startReceive(handle, side) } else { closeLegs(handle, reset: false) }
+  }
+
+  // MARK: Closing
+
+  mutating func closeLegs(_ handle: Handle, reset: Bool) {
+    guard handle.it.state != .vacant else { return }
+    handle.it.state = .closed
+    handle.it.helloDeadline = 0
+    handle.it.connectDeadline = 0
+    handle.it.graceDeadline = 0
+    handle.it.closeDeadline = 0
+    scheduleDeadline(handle)
+    closeLeg(handle, .client, reset: reset)
+    // Closing the first has made the slot vacant if the other was closed before.
+    if handle.it.state == .closed { closeLeg(handle, .server, reset: reset) }
+  }
+
+  private mutating func closeLeg(_ handle: Handle, _ side: Side, reset: Bool) {
+    guard handle.it[side].descriptor >= 0, !handle.it[side].isClosing else { return }
+    // A socket that is gone already needs no RST.
+    if reset { try? Socket.setResetOnClose(handle.it[side].descriptor) }
+    handle.it[side].isClosing = true
+    if handle.it[side].inFlight == 0 {
+      closeNow(handle, side)
+    } else {
+      io.cancel(handle.it[side].descriptor)
+    }
+  }
+
+  mutating func closeNow(_ handle: Handle, _ side: Side) {
+    io.forget(handle.it[side].descriptor)
+    _ = close(handle.it[side].descriptor)
+    handle.it[side].descriptor = -1
+    releaseOutgoing(handle, side)
+    if handle.it[side].waiting.buffer >= 0 { io.recycle(buffer: handle.it[side].waiting.buffer) }
+    if handle.it[side.other].descriptor < 0 { vacate(handle) }
+  }
+
+  private mutating func vacate(_ handle: Handle) {
+    report(handle)
+    deadlines.clear(handle.slot)
+    if let session = unsafe handle.it.session {
+      unsafe session.deinitialize(count: 1)
+      unsafe session.deallocate()
+    }
+    releaseHeld(handle)
+    link.counters.ended(handle.it.isDecided ? handle.it.security : nil)
+    shared.openConnections.wrappingSubtract(1, ordering: .relaxed)
+    openSlots -= 1
+    slab.vacate(handle)
+  }
+
+  mutating func decided(_ handle: Handle) {
+    handle.it.isDecided = true
+    link.counters.decided(handle.it.security)
+  }
+
+  // MARK: The connection's line in the log
+
+  private func report(_ handle: Handle) {
+    guard let details = handle.it.details else { return }
+    var record = ConnectionRecord(
+      id: handle.it.id, endedAtMilliseconds: Timestamp.nowMilliseconds(),
+      direction: handle.it.direction, end: handle.it.end ?? .closed,
+      security: handle.it.isDecided ? handle.it.security : .none,
+      bytesSent: handle.it.server.receivedBytes, bytesReceived: handle.it.client.receivedBytes,
+      durationMicroseconds: (now - handle.it.acceptedAt) / 1000)
+    record.reason = details.reason
+    record.detail = details.detail
+    record.source = details.source
+    record.destination = details.destination
+    record.cipher = details.cipher
+    record.serverName = details.hello?.serverName
+    record.alpn = details.alpn ?? details.hello?.alpn.first
+    let own = namespaces[Int(handle.it.namespace)].context.identity.id
+    if handle.it.security == .mutualTLS {
+      record.sourceIdentity = handle.it.direction == .outbound ? own : details.peer
+      record.destinationIdentity = handle.it.direction == .outbound ? details.peer : own
+    }
+    shared.records.append(record)
+  }
+
+  // MARK: Drain and stop
+
+  /// SIGTERM: nothing new comes in; what is open may finish.
+  mutating func drainInbound() {
+    isDraining = true
+    for index in listeners.indices where listeners[index].listener?.direction != .outbound {
+      stopAccepting(index)
+    }
+  }
+
+  /// The drain deadline: what is open is closed in order.
+  mutating func finishAll() {
+    for slot in 0..<slab.capacity {
+      let handle = slab.handle(UInt32(slot))
+      switch handle.it.state {
+      case .vacant, .draining, .closed: break
+      case .sniffing, .connecting, .handshaking: end(handle, .stopped)
+      case .relaying: finish(handle)
+      }
+    }
+  }
+
+  private mutating func finish(_ handle: Handle) {
+    handle.it.end = .drained
+    handle.it.client.hasEnded = true
+    handle.it.server.hasEnded = true
+    startLinger(handle)
+    passEnd(handle, from: .client)
+    if handle.it.state == .relaying { passEnd(handle, from: .server) }
+  }
+
+  mutating func stopAll() {
+    isStopping = true
+    for index in listeners.indices { stopAccepting(index) }
+    for slot in 0..<slab.capacity {
+      let handle = slab.handle(UInt32(slot))
+      if handle.it.state != .vacant { end(handle, .stopped) }
+    }
+  }
+}

@@ -1,0 +1,67 @@
+internal import CLinux
+internal import Net
+internal import Policy
+
+// Connect: the socket towards the real destination.
+extension Worker where IO: ~Copyable {
+  /// Makes the socket towards the destination, marked so that the rules let it pass.
+  ///
+  /// - Parameter local: inbound, the original destination. Binding to it fails if the address is
+  ///   not this namespace's own, which is the check that an inbound connection is really for us;
+  ///   as a source address it is what the kernel would have chosen.
+  /// - Returns: false if the connection was refused.
+  mutating func openServer(_ handle: Handle, bindingTo local: SocketAddress?) -> Bool {
+    guard let destination = handle.it.details?.destination else { return false }
+    do throws(Errno) {
+      let server = try Socket.stream(destination.address.family, flags: IO.socketFlags)
+      try Socket.setMark(server.number, namespaces[Int(handle.it.namespace)].mark)
+      try Socket.setNoDelay(server.number)
+      try Socket.setKeepAlive(server.number)
+      if let local {
+        try Socket.setBindAddressNoPort(server.number)
+        let source = SocketAddress(local.address, port: 0, scopeID: local.scopeID)
+        try Socket.bind(server.number, to: source)
+      }
+      handle.it.server.descriptor = server.release()
+      return true
+    } catch .addressNotAvailable {
+      refuse(handle, .notLocal)
+    } catch Errno.processDescriptorLimit, Errno.systemDescriptorLimit {
+      refuse(handle, .descriptorLimit)
+    } catch {
+      refuse(handle, .connectFailed, detail: error.description)
+    }
+    return false
+  }
+
+  mutating func dial(_ handle: Handle) {
+    guard let destination = handle.it.details?.destination else { return }
+    let limit = policy(handle).limits.connectTimeoutMilliseconds
+    handle.it.connectDeadline = now + UInt64(limit) * 1_000_000
+    scheduleDeadline(handle)
+    handle.it.server.inFlight += 1
+    io.connect(handle.it.server.descriptor, to: destination, handle.token(.connectServer))
+  }
+
+  mutating func connectCompleted(_ completion: Completion) {
+    guard let handle = landed(completion, .server) else { return }
+    handle.it.connectDeadline = 0
+    scheduleDeadline(handle)
+    guard completion.result == 0 else {
+      return refuse(handle, .connectFailed, detail: Errno(-completion.result).description)
+    }
+    handle.it.server.isConnected = true
+    switch handle.it.state {
+    case .sniffing: watchServer(handle)
+    case .connecting:
+      if handle.it.direction == .outbound, handle.it.tlsSide != nil {
+        originate(handle)
+      } else {
+        startRelay(handle)
+      }
+    // The application answered while the handshake goes on; relaying starts after that.
+    case .handshaking: break
+    case .vacant, .relaying, .draining, .closed: break
+    }
+  }
+}

@@ -1,0 +1,141 @@
+internal import Identity
+internal import Policy
+internal import TLS
+
+// Handshake and judge: mutual TLS with the peer, then what its identity may do.
+extension Worker where IO: ~Copyable {
+  /// Inbound and mesh: the client's ClientHello is ours to answer.
+  ///
+  /// - Parameter bytes: what arrived last and is not held yet.
+  mutating func terminate(_ handle: Handle, _ bytes: UnsafeRawBufferPointer) {
+    handle.it.tlsSide = .client
+    if handle.it.helloDeadline == 0 { startHelloDeadline(handle) } else { scheduleDeadline(handle) }
+    let role: TLSRole = handle.it.direction == .mesh ? .meshServer : .server
+    guard openSession(handle, role: role, expect: []) else { return }
+    unsafe handshake(handle, bytes)
+  }
+
+  /// Outbound: we open the handshake.
+  mutating func originate(_ handle: Handle) {
+    startHelloDeadline(handle)
+    guard openSession(handle, role: .client, expect: handle.it.details?.expect ?? []) else {
+      return
+    }
+    guard var output = takeOutput(handle, to: .server) else { return }
+    guard let session = unsafe handle.it.session else { return }
+    let step = unsafe session.pointee.handshake(
+      record: UnsafeRawBufferPointer(start: nil, count: 0), output: &output.window)
+    send(handle, .server, output)
+    if case .failed(let failure) = step { return handshakeFailed(handle, failure) }
+    startReceive(handle, .server)
+  }
+
+  private mutating func openSession(
+    _ handle: Handle, role: TLSRole, expect: [SPIFFEID]
+  ) -> Bool {
+    handle.it.state = .handshaking
+    do throws(TLSSetupError) {
+      let session = try TLSSession(
+        namespaces[Int(handle.it.namespace)].context, role: role, expect: expect)
+      let place = UnsafeMutablePointer<TLSSession>.allocate(capacity: 1)
+      unsafe place.initialize(to: session)
+      unsafe handle.it.session = unsafe place
+      return true
+    } catch {
+      refuse(handle, .handshakeFailed, detail: error.description)
+      return false
+    }
+  }
+
+  mutating func handshakeReceived(_ handle: Handle, _ side: Side, _ completion: Completion) {
+    guard completion.result > 0 else {
+      return refuse(handle, .peerClosedInHandshake)
+    }
+    let bytes = unsafe UnsafeRawBufferPointer(
+      start: io.memory(ofBuffer: completion.buffer), count: Int(completion.result))
+    unsafe handshake(handle, bytes)
+    io.recycle(buffer: completion.buffer)
+  }
+
+  /// Feeds the handshake record by record. What is left over when it is finished is held for the
+  /// relay.
+  private mutating func handshake(_ handle: Handle, _ bytes: UnsafeRawBufferPointer) {
+    guard let side = handle.it.tlsSide, let session = unsafe handle.it.session,
+      var output = takeOutput(handle, to: side)
+    else { return }
+    var rest = unsafe bytes
+    var failure: HandshakeFailure?
+    var isFinished = false
+    loop: while true {
+      switch unsafe nextRecord(handle, &rest) {
+      case .none: break loop
+      case .tooLong:
+        failure = HandshakeFailure(detail: "a record is longer than RFC 8446 §5.2 allows")
+        break loop
+      case .record(let record):
+        switch unsafe session.pointee.handshake(record: record, output: &output.window) {
+        case .needsRecord: continue
+        case .finished:
+          isFinished = true
+          break loop
+        case .failed(let reason):
+          failure = reason
+          break loop
+        }
+      }
+    }
+    let isKept = unsafe hold(handle, rest)
+    send(handle, side, output)
+    if let failure { return handshakeFailed(handle, failure) }
+    guard isKept else { return refuse(handle, .relayMemoryLimit) }
+    if isFinished { judge(handle) } else { startReceive(handle, side) }
+  }
+
+  /// The alert is on its way; the other side, if any, is reset.
+  private mutating func handshakeFailed(_ handle: Handle, _ failure: HandshakeFailure) {
+    let reason = failure.refusal == nil ? Refusal.handshakeFailed.rawValue : failure.word
+    handle.it.details?.detail = failure.description
+    refuseAfterAlert(handle, reason)
+  }
+
+  /// The peer's identity is verified: what may it do?
+  private mutating func judge(_ handle: Handle) {
+    guard let session = unsafe handle.it.session, let side = handle.it.tlsSide else { return }
+    handle.it.helloDeadline = 0
+    scheduleDeadline(handle)
+    handle.it.security = .mutualTLS
+    if let details = handle.it.details {
+      details.peer = unsafe session.pointee.peer
+      details.alpn = unsafe session.pointee.alpn
+      details.cipher = unsafe session.pointee.cipher
+      details.reason = nil
+      if side == .client, let source = details.source { shared.meshSources.insert(source.address) }
+    }
+    switch handle.it.direction {
+    case .mesh:
+      decided(handle)
+      answerMeshProbe(handle)
+    case .outbound:
+      startRelay(handle)
+    case .inbound:
+      if handle.it.server.isConnected { return startRelay(handle) }
+      handle.it.state = .connecting
+      // Strict has dialled nothing before this point.
+      if handle.it.server.inFlight == 0 { dial(handle) }
+    }
+  }
+
+  /// The mesh port carries no application data: the handshake was the answer.
+  private mutating func answerMeshProbe(_ handle: Handle) {
+    handle.it.end = .closed
+    handle.it.state = .draining
+    startLinger(handle)
+    notifyEnd(handle, .client)
+  }
+}
+
+extension HandshakeFailure {
+  init(detail: String) {
+    self.init(refusal: nil, alertReceived: nil, alertSent: nil, detail: detail)
+  }
+}

@@ -1,0 +1,193 @@
+internal import CLinux
+internal import Identity
+package import Net
+internal import Policy
+internal import Synchronization
+internal import TLS
+package import Telemetry
+
+/// What a worker thread starts from; handed over once, then used by that thread only.
+final class WorkerSeed: @unchecked Sendable {
+  let link: WorkerLink
+  let shared: SharedState
+  let namespaces: [NamespaceState]
+  let listeners: [Listener]
+  let firstID: UInt64
+  let slotLimit: Int
+  let backend: BackendKind
+
+  init(
+    link: WorkerLink, shared: SharedState, namespaces: [NamespaceState], listeners: [Listener],
+    firstID: UInt64, slotLimit: Int, backend: BackendKind
+  ) {
+    self.link = link
+    self.shared = shared
+    self.namespaces = namespaces
+    self.listeners = listeners
+    self.firstID = firstID
+    self.slotLimit = slotLimit
+    self.backend = backend
+  }
+}
+
+/// How workers do input and output.
+package enum BackendKind: String, Sendable {
+  case ioUring = "io_uring"
+  case epoll
+
+  /// io_uring, if the kernel lets us; otherwise the error it gave.
+  package static func probe() -> (kind: BackendKind, refusal: Errno?) {
+    guard let error = Uring.probe() else { return (.ioUring, nil) }
+    return (.epoll, error)
+  }
+}
+
+/// Why the data plane did not start.
+package struct DataPlaneError: Error, CustomStringConvertible {
+  package let description: String
+}
+
+/// One namespace's part in starting the data plane.
+package struct NamespaceSetup {
+  package var epoch: NamespaceEpoch
+  package var ports: ListenerPortSet
+  package var mark: UInt32
+
+  package init(epoch: NamespaceEpoch, ports: ListenerPortSet, mark: UInt32) {
+    self.epoch = epoch
+    self.ports = ports
+    self.mark = mark
+  }
+}
+
+/// The workers, seen from the control thread.
+package final class DataPlane {
+  package let backend: BackendKind
+  package let links: [WorkerLink]
+  /// Where the listeners are: direction by word, and address.
+  package let listeners: [(direction: Direction, address: SocketAddress)]
+  private let shared: SharedState
+  private var threads: [pthread_t] = []
+
+  /// Binds the listeners and starts the threads; when this returns, connections are served.
+  package init(
+    _ namespace: NamespaceSetup, workers: Int, backend: BackendKind, descriptorLimit: Int
+  ) throws(DataPlaneError) {
+    self.backend = backend
+    do throws(Errno) {
+      shared = try SharedState()
+      var links: [WorkerLink] = []
+      for _ in 0..<workers { links.append(try WorkerLink()) }
+      self.links = links
+    } catch {
+      throw DataPlaneError(description: "cannot start: \(error)")
+    }
+    // A connection ID: 24 random bits, so that IDs of an earlier start stay apart in a log; 10 bits
+    // of worker; 30 bits that count.
+    let start = UInt64.random(in: 1..<1 << 24) << 40
+    var seeds: [WorkerSeed] = []
+    var addresses: [(direction: Direction, address: SocketAddress)] = []
+    for (index, link) in links.enumerated() {
+      let listeners = try Self.listen(namespace.ports)
+      if index == 0 { addresses = listeners.map { ($0.direction, $0.address) } }
+      seeds.append(
+        WorkerSeed(
+          link: link, shared: shared, namespaces: [try Self.state(namespace)],
+          listeners: listeners, firstID: start | UInt64(index) << 30,
+          slotLimit: descriptorLimit / 2, backend: backend))
+    }
+    self.listeners = addresses
+    for seed in seeds { threads.append(try Self.start(seed)) }
+  }
+
+  private static func state(_ namespace: NamespaceSetup) throws(DataPlaneError) -> NamespaceState {
+    do throws(TLSSetupError) {
+      return NamespaceState(
+        epoch: namespace.epoch, context: try TLSContext(namespace.epoch.identity),
+        ports: namespace.ports, mark: namespace.mark)
+    } catch {
+      throw DataPlaneError(description: "OpenSSL: \(error)")
+    }
+  }
+
+  /// Outbound listens on loopback only: nobody but the namespace itself may ask for a connection
+  /// in its name.
+  private static func listen(_ ports: ListenerPortSet) throws(DataPlaneError) -> [Listener] {
+    let wanted: [(Direction, IPAddress, UInt16)] = [
+      (.outbound, .loopbackV4, ports.outbound), (.outbound, .loopbackV6, ports.outbound),
+      (.inbound, .anyV4, ports.inbound), (.inbound, .anyV6, ports.inbound),
+      (.mesh, .anyV4, ports.mesh), (.mesh, .anyV6, ports.mesh),
+    ]
+    var listeners: [Listener] = []
+    for (direction, address, port) in wanted {
+      let address = SocketAddress(address, port: port)
+      do throws(Errno) {
+        listeners.append(try Listener(direction, on: address, namespace: 0))
+      } catch Errno(EAFNOSUPPORT) where address.address.family == .v6 {
+        continue  // A kernel without IPv6 has no IPv6 traffic to take.
+      } catch Errno.addressNotAvailable where address.address.family == .v6 {
+        continue  // IPv6 is switched off in this namespace.
+      } catch {
+        throw DataPlaneError(
+          description: "cannot listen on \(address) (\(direction.rawValue)): \(error)"
+            + (error == Errno(EADDRINUSE) ? "; is another culvert-proxy running here?" : ""))
+      }
+    }
+    return listeners
+  }
+
+  private static func start(_ seed: WorkerSeed) throws(DataPlaneError) -> pthread_t {
+    var thread = pthread_t()
+    let status = unsafe pthread_create(
+      &thread, nil,
+      { argument in
+        guard let argument = unsafe argument else { return nil }
+        let seed = unsafe Unmanaged<WorkerSeed>.fromOpaque(argument).takeRetainedValue()
+        switch seed.backend {
+        case .ioUring: DataPlane.serve(seed, Uring.self)
+        case .epoll: DataPlane.serve(seed, Epoll.self)
+        }
+        return nil
+      }, Unmanaged.passRetained(seed).toOpaque())
+    guard status == 0 else {
+      throw DataPlaneError(description: "cannot start a worker thread: \(Errno(status))")
+    }
+    return thread
+  }
+
+  private static func serve<IO: Backend & ~Copyable>(_ seed: WorkerSeed, _ backend: IO.Type) {
+    do throws(Errno) {
+      var worker = try Worker<IO>(seed)
+      worker.run()
+    } catch {
+      // The probe made the same ring a moment ago, so memory has run out. Without its workers the
+      // proxy must not seem to serve; the rules keep every connection from passing unprotected.
+      unsafe fputs("culvert-proxy: a worker cannot set up its ring: \(error)\n", stderr)
+      exit(1)
+    }
+  }
+
+  // MARK: Orders
+
+  /// New connections are judged by the epoch as soon as each worker has taken it, within a loop.
+  package func install(_ epoch: NamespaceEpoch) {
+    for link in links { link.give(.install(epoch, namespace: 0)) }
+  }
+
+  /// Stops accepting inbound and mesh connections; outbound goes on.
+  package func drain() { for link in links { link.give(.drain) } }
+
+  /// Closes in order what is still open.
+  package func finish() { for link in links { link.give(.finish) } }
+
+  /// Closes everything and waits for the threads.
+  package func stop() {
+    for link in links { link.give(.stop) }
+    for thread in threads { pthread_join(thread, nil) }
+    threads.removeAll()
+  }
+
+  package var records: RecordQueue { shared.records }
+
+  package var openConnections: Int { shared.openConnections.load(ordering: .relaxed) }
+}

@@ -1,0 +1,172 @@
+internal import CLinux
+internal import Net
+internal import Policy
+internal import Synchronization
+internal import Telemetry
+
+// Accept: a new descriptor becomes a connection with a known destination, or is refused.
+extension Worker where IO: ~Copyable {
+  mutating func startAccepting(_ index: Int) {
+    guard let listener = listeners[index].listener else { return }
+    listeners[index].resumeAt = 0
+    io.accept(
+      listener.descriptor.number, Token(.accept, slot: UInt32(index), generation: 0))
+  }
+
+  mutating func acceptCompleted(_ completion: Completion) {
+    let index = Int(completion.token.slot)
+    guard let listener = listeners[index].listener else { return }
+    if completion.result >= 0 { accepted(Descriptor(owning: completion.result), on: listener) }
+    guard !completion.more else { return }
+    guard !isStopping, !(isDraining && listener.direction != .outbound) else {
+      listeners[index].listener = nil
+      return
+    }
+    switch Errno(-completion.result) {
+    case .processDescriptorLimit, .systemDescriptorLimit, Errno(ENOMEM), .noBuffers:
+      // Accepting again at once would spin; the backlog keeps the clients meanwhile.
+      listeners[index].resumeAt = now + Self.acceptRetryNanoseconds
+    default:
+      startAccepting(index)
+    }
+  }
+
+  mutating func retryAccepts() {
+    for index in listeners.indices
+    where listeners[index].resumeAt > 0 && now >= listeners[index].resumeAt {
+      startAccepting(index)
+    }
+  }
+
+  /// Ends a listener; it is closed when its accept has completed.
+  mutating func stopAccepting(_ index: Int) {
+    guard let listener = listeners[index].listener else { return }
+    if listeners[index].resumeAt > 0 {
+      listeners[index].resumeAt = 0
+      listeners[index].listener = nil
+    } else {
+      io.cancel(listener.descriptor.number)
+    }
+  }
+
+  private mutating func accepted(_ descriptor: consuming Descriptor, on listener: Listener) {
+    let limit = namespaces[Int(listener.namespace)].epoch.limits.maximumConnections
+    let open = shared.openConnections.wrappingAdd(1, ordering: .relaxed).newValue
+    link.counters.accepted()
+    guard let handle = slab.take() else {
+      shared.openConnections.wrappingSubtract(1, ordering: .relaxed)
+      link.counters.refused(Refusal.connectionLimit.rawValue)
+      link.counters.ended(nil)
+      // Its own end of the loop: there is no slot to log from.
+      try? Socket.setResetOnClose(descriptor.number)
+      return
+    }
+    openSlots += 1
+    nextID += 1
+    handle.it.state = .sniffing
+    handle.it.id = nextID
+    handle.it.direction = listener.direction
+    handle.it.namespace = listener.namespace
+    handle.it.acceptedAt = now
+    handle.it.details = ConnectionDetails()
+    handle.it.client.isConnected = true
+    handle.it.client.descriptor = descriptor.release()
+    guard open <= limit else { return refuse(handle, .connectionLimit) }
+    begin(handle)
+  }
+
+  private mutating func begin(_ handle: Handle) {
+    let client = handle.it.client.descriptor
+    do throws(Errno) {
+      handle.it.details?.source = try Socket.peerAddress(client)
+      try Socket.setNoDelay(client)
+      try Socket.setKeepAlive(client)
+    } catch {
+      // The client has gone again already.
+      return end(handle, .clientReset)
+    }
+    switch handle.it.direction {
+    case .mesh: beginMesh(handle)
+    case .inbound: beginInbound(handle)
+    case .outbound: beginOutbound(handle)
+    }
+  }
+
+  private mutating func beginMesh(_ handle: Handle) {
+    handle.it.details?.destination = try? Socket.localAddress(handle.it.client.descriptor)
+    startHelloDeadline(handle)
+    startReceive(handle, .client)
+  }
+
+  private mutating func beginInbound(_ handle: Handle) {
+    guard let destination = recoverDestination(handle) else { return }
+    let ports = namespaces[Int(handle.it.namespace)].ports
+    guard destination.port != ports.inbound, destination.port != ports.outbound else {
+      return refuse(handle, .selfCall)
+    }
+    // Localhost is trusted by many applications; nothing from outside may be dialled there.
+    guard !destination.address.isLoopback, !destination.address.isUnspecified else {
+      return refuse(handle, .notLocal)
+    }
+    guard openServer(handle, bindingTo: destination) else { return }
+    if inboundMode(handle) == .strict {
+      startHelloDeadline(handle)
+    } else {
+      dial(handle)
+    }
+    guard handle.it.state == .sniffing, !handle.it.client.isClosing else { return }
+    startReceive(handle, .client)
+  }
+
+  private mutating func beginOutbound(_ handle: Handle) {
+    guard let destination = recoverDestination(handle) else { return }
+    switch policy(handle).outbound.plan(to: destination) {
+    case .refuse(let refusal):
+      refuse(handle, refusal)
+    case .relay(let reason):
+      handle.it.details?.reason = reason.rawValue
+      handle.it.security = reason.security
+      connect(handle)
+    case .originate(let expect):
+      handle.it.details?.expect = expect
+      handle.it.tlsSide = .server
+      connect(handle)
+    }
+  }
+
+  private mutating func connect(_ handle: Handle) {
+    handle.it.state = .connecting
+    if openServer(handle, bindingTo: nil) { dial(handle) }
+  }
+
+  /// Where the connection was going before the redirect; refuses what cannot be known or is ours.
+  private mutating func recoverDestination(_ handle: Handle) -> SocketAddress? {
+    let client = handle.it.client.descriptor
+    do throws(Errno) {
+      let local = try Socket.localAddress(client)
+      let original = try Socket.originalDestination(client, family: local.address.family)
+      handle.it.details?.destination = original
+      // Not redirected: the client dialled the listener itself.
+      guard original != local else {
+        refuse(handle, .selfCall)
+        return nil
+      }
+      return original
+    } catch {
+      refuse(handle, .noOriginalDestination, detail: error.description)
+      return nil
+    }
+  }
+
+  mutating func startHelloDeadline(_ handle: Handle) {
+    let limit = policy(handle).limits.handshakeTimeoutMilliseconds
+    handle.it.helloDeadline = now + UInt64(limit) * 1_000_000
+    scheduleDeadline(handle)
+  }
+
+  func policy(_ handle: Handle) -> NamespaceEpoch { namespaces[Int(handle.it.namespace)].epoch }
+
+  func inboundMode(_ handle: Handle) -> InboundMode {
+    policy(handle).inbound.mode(ofPort: handle.it.details?.destination?.port ?? 0)
+  }
+}

@@ -1,0 +1,57 @@
+package import Identity
+package import Policy
+package import TLS
+
+/// Everything a namespace's new connections are judged by, loaded together and replaced together.
+package final class NamespaceEpoch: Sendable {
+  /// Counts loaded configurations from 1.
+  package let number: UInt64
+  package let identity: IdentityMaterial
+  package let inbound: InboundPolicy
+  package let outbound: OutboundPolicy
+  package let limits: ConnectionLimits
+
+  package init(
+    number: UInt64, identity: IdentityMaterial, inbound: InboundPolicy, outbound: OutboundPolicy,
+    limits: ConnectionLimits
+  ) {
+    self.number = number
+    self.identity = identity
+    self.inbound = inbound
+    self.outbound = outbound
+    self.limits = limits
+  }
+}
+
+/// Bounds that a reload may change; see Docs/CONFIGURATION.md.
+package struct ConnectionLimits: Sendable {
+  package var maximumConnections: Int
+  package var handshakeTimeoutMilliseconds: Int
+  package var connectTimeoutMilliseconds: Int
+  package var halfCloseTimeoutMilliseconds: Int
+  package var sniffMemoryMaximumBytes: Int
+
+  package init(
+    maximumConnections: Int, handshakeTimeoutMilliseconds: Int, connectTimeoutMilliseconds: Int,
+    halfCloseTimeoutMilliseconds: Int, sniffMemoryMaximumBytes: Int
+  ) {
+    self.maximumConnections = maximumConnections
+    self.handshakeTimeoutMilliseconds = handshakeTimeoutMilliseconds
+    self.connectTimeoutMilliseconds = connectTimeoutMilliseconds
+    self.halfCloseTimeoutMilliseconds = halfCloseTimeoutMilliseconds
+    self.sniffMemoryMaximumBytes = sniffMemoryMaximumBytes
+  }
+}
+
+/// The ports of a namespace's listeners; connections to them are the proxy's own.
+package struct ListenerPortSet: Sendable {
+  package var outbound: UInt16
+  package var inbound: UInt16
+  package var mesh: UInt16
+
+  package init(outbound: UInt16, inbound: UInt16, mesh: UInt16) {
+    self.outbound = outbound
+    self.inbound = inbound
+    self.mesh = mesh
+  }
+}

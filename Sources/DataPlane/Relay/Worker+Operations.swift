@@ -1,0 +1,145 @@
+internal import CLinux
+internal import Net
+internal import TLS
+
+/// A send buffer being filled with records or plaintext.
+@safe struct Output {
+  /// -1 if the leg is busy and nothing may be written now; the session keeps what it has to say.
+  let buffer: Int32
+  var window: OutputWindow
+}
+
+// Starting operations on a leg, and what every completion has in common.
+extension Worker where IO: ~Copyable {
+  mutating func startReceive(_ handle: Handle, _ side: Side) {
+    guard !handle.it[side].isReceiving, !handle.it[side].isClosing else { return }
+    handle.it[side].isReceiving = true
+    handle.it[side].inFlight += 1
+    io.receive(handle.it[side].descriptor, handle.token(side.receive))
+  }
+
+  mutating func startPoll(_ handle: Handle, _ side: Side, events: Int16) {
+    guard !handle.it[side].isPolling, !handle.it[side].isClosing else { return }
+    handle.it[side].isPolling = true
+    handle.it[side].inFlight += 1
+    io.poll(handle.it[side].descriptor, events: events, handle.token(side.poll))
+  }
+
+  /// Sends, or goes on sending, what the leg's `outgoing` says.
+  mutating func startSend(_ handle: Handle, _ side: Side) {
+    let outgoing = handle.it[side].outgoing
+    let base: UnsafeMutableRawPointer?
+    switch outgoing.storage {
+    case .none: return
+    case .receiveBuffer: unsafe base = unsafe io.memory(ofBuffer: outgoing.buffer)
+    case .sendBuffer: unsafe base = unsafe sendBuffers.memory(outgoing.buffer)
+    case .held: unsafe base = unsafe handle.it.held.base
+    }
+    handle.it[side].isSending = true
+    handle.it[side].inFlight += 1
+    unsafe io.send(
+      handle.it[side].descriptor,
+      UnsafeRawBufferPointer(
+        start: base.map { unsafe $0 + outgoing.offset }, count: outgoing.end - outgoing.offset),
+      handle.token(side.send))
+  }
+
+  /// The connection a completion belongs to, unless that is gone or this end of it is closing.
+  mutating func landed(_ completion: Completion, _ side: Side) -> Handle? {
+    guard let handle = slab.find(completion.token) else {
+      if completion.buffer >= 0 { io.recycle(buffer: completion.buffer) }
+      return nil
+    }
+    handle.it[side].inFlight -= 1
+    guard handle.it[side].isClosing else { return handle }
+    if completion.buffer >= 0 { io.recycle(buffer: completion.buffer) }
+    if handle.it[side].inFlight == 0 { closeNow(handle, side) }
+    return nil
+  }
+
+  // MARK: Buffers
+
+  /// A send buffer to write records into that go to `side`; nil if the connection had to be refused.
+  mutating func takeOutput(_ handle: Handle, to side: Side) -> Output? {
+    if handle.it[side].isSending, let session = unsafe handle.it.session {
+      // Never written to: the capacity is 0.
+      let base = unsafe UnsafeMutableRawPointer(session)
+      return unsafe Output(buffer: -1, window: OutputWindow(base: base, capacity: 0))
+    }
+    guard let buffer = sendBuffers.acquire() else {
+      refuse(handle, .relayMemoryLimit)
+      return nil
+    }
+    return unsafe Output(
+      buffer: buffer,
+      window: OutputWindow(
+        base: sendBuffers.memory(buffer), capacity: Self.sendBufferBytes))
+  }
+
+  /// Sends what was written, or gives the buffer back if nothing was.
+  mutating func send(_ handle: Handle, _ side: Side, _ output: borrowing Output) {
+    send(handle, side, buffer: output.buffer, count: output.window.count)
+  }
+
+  mutating func send(_ handle: Handle, _ side: Side, buffer: Int32, count: Int) {
+    guard buffer >= 0 else { return }
+    guard count > 0 else { return sendBuffers.release(buffer) }
+    handle.it[side].outgoing = Outgoing(
+      storage: .sendBuffer, buffer: buffer, offset: 0, end: count)
+    startSend(handle, side)
+  }
+
+  mutating func releaseOutgoing(_ handle: Handle, _ side: Side) {
+    let outgoing = handle.it[side].outgoing
+    handle.it[side].outgoing = Outgoing()
+    switch outgoing.storage {
+    case .none: break
+    case .receiveBuffer: io.recycle(buffer: outgoing.buffer)
+    case .sendBuffer: sendBuffers.release(outgoing.buffer)
+    case .held: releaseHeld(handle)
+    }
+  }
+
+  // MARK: Held bytes
+
+  /// Keeps bytes until they can be passed on; false if there is no room for them.
+  mutating func hold(_ handle: Handle, _ bytes: UnsafeRawBufferPointer) -> Bool {
+    guard let source = unsafe bytes.baseAddress, bytes.count > 0 else { return true }
+    let needed = handle.it.held.count + bytes.count
+    if handle.it.held.capacity < needed {
+      guard growHeld(handle, needed) else { return false }
+    }
+    guard let base = unsafe handle.it.held.base else { return false }
+    if handle.it.held.start + needed > handle.it.held.capacity {
+      unsafe memmove(base, base + handle.it.held.start, handle.it.held.count)
+      handle.it.held.start = 0
+    }
+    unsafe (base + handle.it.held.start + handle.it.held.count).copyMemory(
+      from: source, byteCount: bytes.count)
+    handle.it.held.count = needed
+    return true
+  }
+
+  private mutating func growHeld(_ handle: Handle, _ needed: Int) -> Bool {
+    let capacity = BlockCache.capacity(for: needed)
+    let limit = policy(handle).limits.sniffMemoryMaximumBytes
+    guard needed <= capacity, blocks.takenBytes + capacity <= limit else { return false }
+    let block = unsafe blocks.take(capacity)
+    let held = handle.it.held
+    if let base = unsafe held.base {
+      unsafe block.copyMemory(from: base + held.start, byteCount: held.count)
+      unsafe blocks.give(base, held.capacity)
+    }
+    unsafe handle.it.held.base = unsafe block
+    handle.it.held.capacity = capacity
+    handle.it.held.start = 0
+    return true
+  }
+
+  mutating func releaseHeld(_ handle: Handle) {
+    if let base = unsafe handle.it.held.base {
+      unsafe blocks.give(base, handle.it.held.capacity)
+    }
+    handle.it.held = Held()
+  }
+}

@@ -1,0 +1,294 @@
+internal import CLinux
+internal import Net
+internal import Policy
+internal import TLS
+internal import Telemetry
+
+// Relay: each direction is a receive on one leg followed by a send on the other, never both at
+// once, so a slow reader slows its writer and nothing queues.
+extension Worker where IO: ~Copyable {
+  /// How often a half-closed connection is looked at.
+  private static var halfCloseLookNanoseconds: UInt64 { 2_000_000_000 }
+
+  /// Both ends are ready: bytes may flow.
+  mutating func startRelay(_ handle: Handle) {
+    handle.it.state = .relaying
+    handle.it.helloDeadline = 0
+    handle.it.graceDeadline = 0
+    scheduleDeadline(handle)
+    decided(handle)
+    if handle.it.tlsSide == nil, handle.it.held.count > 0 {
+      let held = handle.it.held
+      handle.it.server.outgoing = Outgoing(
+        storage: .held, buffer: -1, offset: held.start, end: held.start + held.count)
+    }
+    if handle.it.server.outgoing.storage != .none, !handle.it.server.isSending {
+      startSend(handle, .server)
+    }
+    pump(handle, from: .client)
+    guard handle.it.state == .relaying else { return }
+    pump(handle, from: .server)
+    if handle.it.state == .relaying, handle.it.client.hasEnded {
+      passEnd(handle, from: .client)
+    }
+  }
+
+  /// Receives from a leg if what came from it before has been sent.
+  func mayReceive(_ handle: Handle, from side: Side) -> Bool {
+    handle.it.state == .relaying && !handle.it[side].hasEnded && !handle.it[side].isReceiving
+      && !handle.it[side.other].isSending && handle.it[side].waiting.buffer < 0
+  }
+
+  mutating func pump(_ handle: Handle, from side: Side) {
+    guard mayReceive(handle, from: side) else { return }
+    if handle.it.tlsSide == side, hasHeldRecord(handle) {
+      unsafe open(handle, side, UnsafeRawBufferPointer(start: nil, count: 0))
+    } else {
+      startReceive(handle, side)
+    }
+  }
+
+  // MARK: Receiving
+
+  mutating func receiveCompleted(_ side: Side, _ completion: Completion) {
+    guard let handle = landed(completion, side) else { return }
+    handle.it[side].isReceiving = false
+    if completion.result == -ENOBUFS { return receiveFoundNoBuffer(handle, side) }
+    switch handle.it.state {
+    case .sniffing:
+      if completion.result < 0 { return end(handle, side.reset) }
+      sniffReceived(handle, completion)
+    case .handshaking:
+      handshakeReceived(handle, side, completion)
+    case .relaying:
+      relayReceived(handle, side, completion)
+    case .draining:
+      lingerReceived(handle, side, completion)
+    case .connecting, .vacant, .closed:
+      assertionFailure("nothing is received in this state")
+      if completion.buffer >= 0 { io.recycle(buffer: completion.buffer) }
+      end(handle, .stopped)
+    }
+  }
+
+  /// With buffers left this was a burst larger than what the kernel had been given: try again at
+  /// once. Without, wait for some to come back.
+  private mutating func receiveFoundNoBuffer(_ handle: Handle, _ side: Side) {
+    if io.hasFreeBuffer { startReceive(handle, side) } else { starve(handle, side) }
+  }
+
+  private mutating func relayReceived(_ handle: Handle, _ side: Side, _ completion: Completion) {
+    guard completion.result >= 0 else { return end(handle, side.reset) }
+    guard !handle.it[side].hasEnded else {
+      // Draining has ended this direction already.
+      if completion.buffer >= 0 { io.recycle(buffer: completion.buffer) }
+      return
+    }
+    guard completion.result > 0 else {
+      // Without close_notify the stream may have been cut by anyone on the path (RFC 8446 §6.1).
+      if handle.it.tlsSide == side { return end(handle, .truncated) }
+      handle.it[side].hasEnded = true
+      return passEnd(handle, from: side)
+    }
+    if handle.it[side.other].isSending {
+      handle.it[side].waiting = (completion.buffer, completion.result)
+    } else {
+      relay(handle, side, buffer: completion.buffer, count: Int(completion.result))
+    }
+  }
+
+  private mutating func relay(_ handle: Handle, _ side: Side, buffer: Int32, count: Int) {
+    let bytes = unsafe UnsafeRawBufferPointer(start: io.memory(ofBuffer: buffer), count: count)
+    if handle.it.tlsSide == side {
+      unsafe open(handle, side, bytes)
+      io.recycle(buffer: buffer)
+    } else if handle.it.tlsSide == side.other {
+      handle.it[side].receivedBytes += UInt64(count)
+      unsafe seal(handle, to: side.other, bytes)
+      io.recycle(buffer: buffer)
+    } else {
+      handle.it[side].receivedBytes += UInt64(count)
+      handle.it[side.other].outgoing = Outgoing(
+        storage: .receiveBuffer, buffer: buffer, offset: 0, end: count)
+      startSend(handle, side.other)
+    }
+  }
+
+  // MARK: Sealing and opening
+
+  private mutating func seal(_ handle: Handle, to side: Side, _ bytes: UnsafeRawBufferPointer) {
+    guard let session = unsafe handle.it.session, var output = takeOutput(handle, to: side) else {
+      return
+    }
+    guard unsafe session.pointee.seal(bytes, output: &output.window) else {
+      send(handle, side, output)
+      return protocolFailed(handle, HandshakeFailure(detail: "a record could not be sealed"))
+    }
+    send(handle, side, output)
+  }
+
+  /// Opens the records that are whole, as many as the buffer takes, and sends the plaintext on.
+  private mutating func open(_ handle: Handle, _ side: Side, _ bytes: UnsafeRawBufferPointer) {
+    guard let session = unsafe handle.it.session, let buffer = sendBuffers.acquire() else {
+      return refuse(handle, .relayMemoryLimit)
+    }
+    let plaintext = unsafe UnsafeMutableRawBufferPointer(
+      start: sendBuffers.memory(buffer), count: Self.sendBufferBytes)
+    var answer = unsafe OutputWindow(base: UnsafeMutableRawPointer(session), capacity: 0)
+    var rest = unsafe bytes
+    var filled = 0
+    var failure: HandshakeFailure?
+    loop: while plaintext.count - filled >= TLSSession.maximumPlaintextBytes {
+      switch unsafe nextRecord(handle, &rest) {
+      case .none: break loop
+      case .tooLong:
+        failure = HandshakeFailure(detail: "a record is longer than RFC 8446 §5.2 allows")
+        break loop
+      case .record(let record):
+        let room = unsafe UnsafeMutableRawBufferPointer(rebasing: plaintext[filled...])
+        switch unsafe session.pointee.open(record: record, into: room, output: &answer) {
+        case .data(let count): filled += count
+        case .closeNotify:
+          handle.it[side].hasEnded = true
+          break loop
+        case .failed(let reason):
+          failure = reason
+          break loop
+        }
+      }
+    }
+    let isKept = handle.it[side].hasEnded ? true : unsafe hold(handle, rest)
+    if handle.it.held.count == 0 { releaseHeld(handle) }
+    handle.it[side].receivedBytes += UInt64(filled)
+    send(handle, side.other, buffer: buffer, count: filled)
+    if let failure { return protocolFailed(handle, failure) }
+    guard isKept else { return refuse(handle, .relayMemoryLimit) }
+    answerPeer(handle, side)
+    if filled > 0 { return }
+    if handle.it[side].hasEnded { passEnd(handle, from: side) } else { pump(handle, from: side) }
+  }
+
+  /// Sends what the session itself has to say, a KeyUpdate for example, if the leg is free; if it
+  /// is not, the next send's completion comes back here.
+  private mutating func answerPeer(_ handle: Handle, _ side: Side) {
+    guard let session = unsafe handle.it.session, unsafe session.pointee.hasPendingOutput,
+      !handle.it[side].isSending, handle.it[side].ending != .done,
+      var output = takeOutput(handle, to: side)
+    else { return }
+    unsafe session.pointee.flush(output: &output.window)
+    send(handle, side, output)
+  }
+
+  // MARK: Sending
+
+  mutating func sendCompleted(_ side: Side, _ completion: Completion) {
+    guard let handle = landed(completion, side) else { return }
+    handle.it[side].isSending = false
+    guard completion.result > 0 else {
+      return handle.it.state == .draining ? closeLegs(handle, reset: false) : end(handle, side.reset)
+    }
+    handle.it[side].outgoing.offset += Int(completion.result)
+    let outgoing = handle.it[side].outgoing
+    if outgoing.offset < outgoing.end { return startSend(handle, side) }
+    releaseOutgoing(handle, side)
+    if handle.it.tlsSide == side {
+      answerPeer(handle, side)
+      if handle.it[side].isSending || handle.it[side].isClosing { return }
+    }
+    if handle.it[side].ending == .notifying { return shutDown(handle, side) }
+    switch handle.it.state {
+    case .relaying:
+      relayOn(handle, from: side.other)
+    case .draining:
+      shutDown(handle, side)
+    case .vacant, .sniffing, .connecting, .handshaking, .closed:
+      break
+    }
+  }
+
+  /// The other leg is free again: what waits goes first, then the source's end, then more of it.
+  private mutating func relayOn(_ handle: Handle, from side: Side) {
+    let waiting = handle.it[side].waiting
+    if waiting.buffer >= 0 {
+      handle.it[side].waiting = (-1, 0)
+      relay(handle, side, buffer: waiting.buffer, count: Int(waiting.count))
+    } else if handle.it[side].hasEnded {
+      passEnd(handle, from: side)
+    } else {
+      pump(handle, from: side)
+    }
+  }
+
+  // MARK: Ending a direction
+
+  /// The source will send nothing more: tell the other side, once everything before it is sent.
+  mutating func passEnd(_ handle: Handle, from side: Side) {
+    let sink = side.other
+    guard !handle.it[sink].isSending, handle.it[sink].ending == .open else { return }
+    notifyEnd(handle, sink)
+    guard handle.it.state == .relaying, handle.it[side].ending != .done, handle.it.end == nil
+    else { return }
+    watchHalfClosed(handle)
+  }
+
+  /// close_notify and FIN on the TLS leg, FIN on a plain one.
+  mutating func notifyEnd(_ handle: Handle, _ side: Side) {
+    guard handle.it.tlsSide == side, let session = unsafe handle.it.session else {
+      return shutDown(handle, side)
+    }
+    guard var output = takeOutput(handle, to: side) else { return }
+    unsafe session.pointee.sealCloseNotify(output: &output.window)
+    handle.it[side].ending = .notifying
+    // A busy leg sends it when it is free.
+    let hasNothingToSend = output.buffer >= 0 && output.window.count == 0
+    send(handle, side, output)
+    if hasNothingToSend { shutDown(handle, side) }
+  }
+
+  mutating func shutDown(_ handle: Handle, _ side: Side) {
+    _ = shutdown(handle.it[side].descriptor, Int32(SHUT_WR.rawValue))
+    handle.it[side].ending = .done
+    if handle.it.state == .draining { return startReceive(handle, side) }
+    if handle.it[side.other].ending == .done { end(handle, handle.it.end ?? .closed) }
+  }
+
+  /// One direction is closed. A look now and then tells whether the other still moves, and whether
+  /// the end that closed has been reset since, which no receive reports after a FIN.
+  private mutating func watchHalfClosed(_ handle: Handle) {
+    guard handle.it.closeDeadline == 0 else { return }
+    renewHalfClose(handle)
+    handle.it.closeDeadline = now + Self.halfCloseLookNanoseconds
+    scheduleDeadline(handle)
+  }
+
+  private mutating func renewHalfClose(_ handle: Handle) {
+    let limit = policy(handle).limits.halfCloseTimeoutMilliseconds
+    handle.it.bytesAtLastCheck = handle.it.client.receivedBytes + handle.it.server.receivedBytes
+    handle.it.halfCloseExpiry = now + UInt64(limit) * 1_000_000
+  }
+
+  mutating func closeExpired(_ handle: Handle) {
+    guard handle.it.state == .relaying, handle.it.end == nil else {
+      return closeLegs(handle, reset: false)
+    }
+    for side in [Side.client, .server] where handle.it[side].hasEnded {
+      if Socket.pendingError(handle.it[side].descriptor).code != 0 {
+        return end(handle, side.reset)
+      }
+    }
+    let bytes = handle.it.client.receivedBytes + handle.it.server.receivedBytes
+    if bytes != handle.it.bytesAtLastCheck {
+      renewHalfClose(handle)
+    } else if now >= handle.it.halfCloseExpiry {
+      return end(handle, .halfCloseTimeout)
+    }
+    handle.it.closeDeadline = min(
+      now + Self.halfCloseLookNanoseconds, max(handle.it.halfCloseExpiry, now + 1))
+  }
+
+  mutating func pollCompleted(_ side: Side, _ completion: Completion) {
+    guard let handle = landed(completion, side) else { return }
+    handle.it[side].isPolling = false
+    if handle.it.state == .sniffing, side == .server { serverSpokeFirst(handle) }
+  }
+}

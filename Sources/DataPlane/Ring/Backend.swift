@@ -1,0 +1,87 @@
+internal import Net
+
+/// What an operation was; packed into the completion's user data.
+enum Operation: UInt8 {
+  case accept
+  case wake
+  case receiveClient
+  case receiveServer
+  case sendClient
+  case sendServer
+  case connectServer
+  case pollClient
+  case pollServer
+  case cancel
+}
+
+/// Names one operation of one connection: operation (8 bits), generation (24), slot (32).
+///
+/// The generation makes a completion for an earlier tenant of the slot recognisable.
+struct Token: Equatable {
+  let bits: UInt64
+
+  init(bits: UInt64) { self.bits = bits }
+
+  init(_ operation: Operation, slot: UInt32, generation: UInt32) {
+    bits =
+      UInt64(operation.rawValue) << 56 | UInt64(generation & 0xff_ffff) << 32 | UInt64(slot)
+  }
+
+  var operation: Operation {
+    guard let operation = Operation(rawValue: UInt8(truncatingIfNeeded: bits >> 56)) else {
+      preconditionFailure("a token is only ever made from an operation")
+    }
+    return operation
+  }
+  var generation: UInt32 { UInt32(truncatingIfNeeded: bits >> 32) & 0xff_ffff }
+  var slot: UInt32 { UInt32(truncatingIfNeeded: bits) }
+}
+
+/// The end of an operation, or one more result of a multishot one.
+struct Completion {
+  let token: Token
+  /// What the system call would have returned; an error is its negated number.
+  let result: Int32
+  /// The receive buffer that holds the bytes, or -1.
+  let buffer: Int32
+  /// A multishot operation goes on.
+  let more: Bool
+}
+
+/// How a worker does its input and output: io_uring, or epoll where the kernel refuses io_uring.
+///
+/// Both are completion based: an operation is started with a token and ends in exactly one
+/// completion with that token, also when it was cancelled (`ECANCELED`). Accepting is multishot. A
+/// descriptor may be closed only when each of its operations has completed.
+protocol Backend: ~Copyable {
+  init(_ buffers: consuming BufferPool) throws(Errno)
+
+  /// Flags a socket is made with: io_uring never waits on an O_NONBLOCK socket but answers EAGAIN,
+  /// epoll must not block.
+  static var socketFlags: Int32 { get }
+
+  mutating func accept(_ listener: Int32, _ token: Token)
+  /// Receives into a buffer of the pool's choice; a waiting receive holds no buffer. `ENOBUFS`
+  /// means the pool is at its limit.
+  mutating func receive(_ descriptor: Int32, _ token: Token)
+  /// Sends, possibly less than asked for. The bytes must stay where they are until completion.
+  mutating func send(_ descriptor: Int32, _ bytes: UnsafeRawBufferPointer, _ token: Token)
+  mutating func connect(_ descriptor: Int32, to address: SocketAddress, _ token: Token)
+  /// Completes once any of `events` (or POLLERR, POLLHUP) holds; the result is the event mask.
+  mutating func poll(_ descriptor: Int32, events: Int16, _ token: Token)
+  /// Ends every operation of the descriptor.
+  mutating func cancel(_ descriptor: Int32)
+  /// The descriptor is about to be closed, with nothing in flight.
+  mutating func forget(_ descriptor: Int32)
+  /// Submits what was started and waits for a completion or the deadline (CLOCK_MONOTONIC
+  /// nanoseconds).
+  mutating func wait(until deadline: UInt64, now: UInt64)
+  /// The next completion, if any is left.
+  mutating func next() -> Completion?
+
+  /// The receive buffer's memory; valid until it is recycled.
+  func memory(ofBuffer identifier: Int32) -> UnsafeMutableRawPointer
+  mutating func recycle(buffer identifier: Int32)
+  /// Whether a receive could find a buffer now.
+  var hasFreeBuffer: Bool { get }
+}

@@ -1,0 +1,200 @@
+internal import CLinux
+internal import Net
+internal import Policy
+internal import TLS
+internal import Telemetry
+
+/// What a worker knows of one namespace it serves.
+struct NamespaceState {
+  var epoch: NamespaceEpoch
+  var context: TLSContext
+  let ports: ListenerPortSet
+  /// SO_MARK of every socket dialled for it.
+  let mark: UInt32
+}
+
+/// A listener and what has become of its accept.
+struct ListenerSlot {
+  /// nil once it is closed.
+  var listener: Listener?
+  /// When to accept again after descriptors ran out; 0 is never.
+  var resumeAt: UInt64 = 0
+}
+
+/// One thread's share of the data plane: its own ring, slab, buffers and counters.
+///
+/// Nothing here is reached by another thread but `link` and `shared`.
+struct Worker<IO: Backend & ~Copyable>: ~Copyable {
+  static var receiveBufferBytes: Int { 64 * 1024 }
+  /// Room for whatever one receive buffer can turn into: 64 KiB sealed, or opened together with a
+  /// held record.
+  static var sendBufferBytes: Int { 96 * 1024 }
+  /// A relayed connection has at most one send in flight per direction, each with one buffer.
+  static func bufferLimit(slots: Int) -> Int { min(2 * slots + 64, Int(UInt16.max)) }
+  static var acceptRetryNanoseconds: UInt64 { 100_000_000 }
+  static var receiveRetryNanoseconds: UInt64 { 5_000_000 }
+  static var idleWaitNanoseconds: UInt64 { 60_000_000_000 }
+
+  let link: WorkerLink
+  let shared: SharedState
+  var io: IO
+  var slab: Slab
+  var deadlines = DeadlineHeap()
+  var sendBuffers: BufferPool
+  var blocks = BlockCache()
+  var namespaces: [NamespaceState]
+  var listeners: [ListenerSlot]
+  /// Receives that found no buffer, and when to try them again.
+  var starved: [Token] = []
+  var retryAt: UInt64 = 0
+  var now = Clock.monotonicNanoseconds()
+  var nextID: UInt64
+  var openSlots = 0
+  var isDraining = false
+  var isStopping = false
+
+  init(_ seed: WorkerSeed) throws(Errno) {
+    link = seed.link
+    shared = seed.shared
+    namespaces = seed.namespaces
+    listeners = seed.listeners.map { ListenerSlot(listener: $0) }
+    nextID = seed.firstID
+    let limit = Self.bufferLimit(slots: seed.slotLimit)
+    io = try IO(BufferPool(bufferBytes: Self.receiveBufferBytes, limit: limit))
+    sendBuffers = BufferPool(bufferBytes: Self.sendBufferBytes, limit: limit)
+    slab = Slab(limit: seed.slotLimit)
+  }
+}
+
+/// CLOCK_MONOTONIC.
+enum Clock {
+  static func monotonicNanoseconds() -> UInt64 {
+    var time = timespec()
+    unsafe clock_gettime(CLOCK_MONOTONIC, &time)
+    return UInt64(time.tv_sec) * 1_000_000_000 + UInt64(time.tv_nsec)
+  }
+}
+
+// MARK: - The loop
+
+extension Worker where IO: ~Copyable {
+  /// Serves until told to stop.
+  mutating func run() {
+    watchOrders()
+    for index in listeners.indices { startAccepting(index) }
+    while !(isStopping && openSlots == 0) {
+      io.wait(until: nextDeadline, now: now)
+      now = Clock.monotonicNanoseconds()
+      while let completion = io.next() { complete(completion) }
+      expireDeadlines()
+      retryAccepts()
+      retryReceives()
+    }
+  }
+
+  private var nextDeadline: UInt64 {
+    var next = now + Self.idleWaitNanoseconds
+    if let first = deadlines.first { next = min(next, first) }
+    if retryAt > 0 { next = min(next, retryAt) }
+    for slot in listeners where slot.resumeAt > 0 { next = min(next, slot.resumeAt) }
+    return next
+  }
+
+  private mutating func complete(_ completion: Completion) {
+    switch completion.token.operation {
+    case .accept: acceptCompleted(completion)
+    case .wake: ordersWaiting()
+    case .cancel: break
+    case .receiveClient: receiveCompleted(.client, completion)
+    case .receiveServer: receiveCompleted(.server, completion)
+    case .sendClient: sendCompleted(.client, completion)
+    case .sendServer: sendCompleted(.server, completion)
+    case .connectServer: connectCompleted(completion)
+    case .pollClient: pollCompleted(.client, completion)
+    case .pollServer: pollCompleted(.server, completion)
+    }
+  }
+
+  // MARK: Orders
+
+  private mutating func watchOrders() {
+    io.poll(link.wake.number, events: Int16(POLLIN), Token(.wake, slot: 0, generation: 0))
+  }
+
+  private mutating func ordersWaiting() {
+    for order in link.take() {
+      switch order {
+      case .install(let epoch, let namespace): install(epoch, namespace)
+      case .drain: drainInbound()
+      case .finish: finishAll()
+      case .stop: stopAll()
+      }
+    }
+    if !isStopping { watchOrders() }
+  }
+
+  private mutating func install(_ epoch: NamespaceEpoch, _ namespace: UInt16) {
+    // The control thread has made a context of the same identity already; should memory run out
+    // here, the last good epoch stays.
+    guard let context = try? TLSContext(epoch.identity) else { return }
+    namespaces[Int(namespace)].epoch = epoch
+    namespaces[Int(namespace)].context = context
+  }
+
+  // MARK: Waiting for buffers
+
+  /// Runs again what found no receive buffer.
+  private mutating func retryReceives() {
+    guard retryAt > 0, now >= retryAt else { return }
+    retryAt = 0
+    let tokens = starved
+    starved.removeAll(keepingCapacity: true)
+    for token in tokens {
+      guard let handle = slab.find(token) else { continue }
+      let side: Side = token.operation == .receiveClient ? .client : .server
+      if !handle.it[side].isClosing { startReceive(handle, side) }
+    }
+  }
+
+  mutating func starve(_ handle: Handle, _ side: Side) {
+    starved.append(handle.token(side.receive))
+    if retryAt == 0 { retryAt = now + Self.receiveRetryNanoseconds }
+  }
+
+  // MARK: Deadlines
+
+  /// Keeps the heap in step with the connection's deadlines; to be called after changing one.
+  mutating func scheduleDeadline(_ handle: Handle) {
+    let first = Self.earliest(
+      Self.earliest(handle.it.helloDeadline, handle.it.connectDeadline),
+      Self.earliest(handle.it.graceDeadline, handle.it.closeDeadline))
+    if first == 0 { deadlines.clear(handle.slot) } else { deadlines.set(handle.slot, first) }
+  }
+
+  /// The smaller, where 0 is none.
+  private static func earliest(_ left: UInt64, _ right: UInt64) -> UInt64 {
+    left == 0 || right == 0 ? max(left, right) : min(left, right)
+  }
+
+  private mutating func expireDeadlines() {
+    while let slot = deadlines.popExpired(now: now) {
+      let handle = slab.handle(slot)
+      if passed(handle.it.graceDeadline) {
+        handle.it.graceDeadline = 0
+        graceExpired(handle)
+      } else if passed(handle.it.helloDeadline) {
+        handle.it.helloDeadline = 0
+        helloExpired(handle)
+      } else if passed(handle.it.connectDeadline) {
+        handle.it.connectDeadline = 0
+        refuse(handle, .connectTimeout)
+      } else if passed(handle.it.closeDeadline) {
+        handle.it.closeDeadline = 0
+        closeExpired(handle)
+      }
+      if handle.it.state != .vacant { scheduleDeadline(handle) }
+    }
+  }
+
+  private func passed(_ deadline: UInt64) -> Bool { deadline > 0 && deadline <= now }
+}

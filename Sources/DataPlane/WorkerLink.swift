@@ -1,0 +1,57 @@
+internal import CLinux
+package import Net
+internal import Policy
+internal import Synchronization
+internal import TLS
+package import Telemetry
+
+/// What the control thread tells a worker.
+enum Order {
+  /// New connections of the namespace are judged by this from now on.
+  case install(NamespaceEpoch, namespace: UInt16)
+  /// Accept nothing inbound any more; outbound goes on.
+  case drain
+  /// Close in order whatever is still open.
+  case finish
+  /// Close everything and end the thread.
+  case stop
+}
+
+/// What one worker and the control thread share.
+package final class WorkerLink: Sendable {
+  package let counters: WorkerCounters
+  private let orders = Mutex<[Order]>([])
+  /// An eventfd, readable while orders wait.
+  let wake: Descriptor
+
+  init() throws(Errno) {
+    counters = WorkerCounters(
+      refusalWords: Refusal.allCases.map(\.rawValue) + PeerRefusal.allCases.map(\.rawValue))
+    wake = Descriptor(
+      owning: try Errno.check { eventfd(0, Int32(EFD_CLOEXEC) | Int32(EFD_NONBLOCK)) })
+  }
+
+  func give(_ order: Order) {
+    orders.withLock { $0.append(order) }
+    _ = eventfd_write(wake.number, 1)
+  }
+
+  func take() -> [Order] {
+    var count: eventfd_t = 0
+    _ = unsafe eventfd_read(wake.number, &count)
+    return orders.withLock { orders in
+      defer { orders.removeAll() }
+      return orders
+    }
+  }
+}
+
+/// What all workers share.
+final class SharedState: Sendable {
+  let records: RecordQueue
+  let meshSources = MeshSources()
+  /// Connections open in the whole process.
+  let openConnections = Atomic<Int>(0)
+
+  init() throws(Errno) { records = try RecordQueue() }
+}

@@ -1,0 +1,28 @@
+/// Which listener a connection came in by.
+package enum Direction: String, Hashable, Sendable, CaseIterable {
+  case outbound, inbound, mesh
+}
+
+/// How a connection's bytes are protected on the wire; the raw value is the word in logs, metrics
+/// and tools.
+package enum Security: String, Hashable, Sendable, CaseIterable {
+  case mutualTLS = "mutual_tls"
+  /// The application's own TLS, relayed as it is.
+  case applicationTLS = "application_tls"
+  /// Relayed as it is because a `passthrough` rule says so; not looked into.
+  case passthrough
+  case plaintext
+  /// Not decided: refused or ended before a plan.
+  case none
+}
+
+extension RelayReason {
+  /// What the relayed bytes are, as far as the reason tells.
+  package var security: Security {
+    switch self {
+    case .clientTLS: .applicationTLS
+    case .rulePassthrough: .passthrough
+    case .clientPlaintext, .serverFirst, .notKnownAsMesh, .modeDisabled, .rulePlaintext: .plaintext
+    }
+  }
+}

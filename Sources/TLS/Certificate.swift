@@ -1,0 +1,34 @@
+internal import COpenSSL
+internal import Glibc
+internal import Identity
+
+/// One parsed X.509 certificate: immutable, its reference count atomic, so workers share it.
+@safe final class Certificate: @unchecked Sendable {
+  let pointer: OpaquePointer
+
+  /// Takes over the caller's reference.
+  init(owning pointer: OpaquePointer) {
+    unsafe self.pointer = unsafe pointer
+    // Decodes and caches the extensions once, here, rather than in the first worker to look.
+    unsafe X509_check_purpose(pointer, -1, -1)
+  }
+
+  deinit { unsafe X509_free(pointer) }
+
+  var isCA: Bool { unsafe X509_get_extension_flags(pointer) & UInt32(EXFLAG_CA) != 0 }
+  var isSelfIssued: Bool { unsafe X509_get_extension_flags(pointer) & UInt32(EXFLAG_SI) != 0 }
+  var isMalformed: Bool {
+    unsafe X509_get_extension_flags(pointer) & UInt32(EXFLAG_INVALID) != 0
+  }
+
+  /// Unix seconds.
+  var notBeforeSeconds: Int64 { unsafe Certificate.seconds(X509_get0_notBefore(pointer)) }
+  var notAfterSeconds: Int64 { unsafe Certificate.seconds(X509_get0_notAfter(pointer)) }
+
+  /// An ASN.1 time as Unix seconds; 0, long past, if it is not one.
+  static func seconds(_ time: UnsafePointer<ASN1_TIME>?) -> Int64 {
+    var parts = unsafe tm()
+    guard let time = unsafe time, unsafe ASN1_TIME_to_tm(time, &parts) == 1 else { return 0 }
+    return unsafe Int64(timegm(&parts))
+  }
+}

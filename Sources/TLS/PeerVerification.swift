@@ -1,0 +1,111 @@
+internal import COpenSSL
+internal import Identity
+
+/// The trust bundles as OpenSSL stores: one per trust domain, never merged, and none of the
+/// system's own certificates in any (SPIFFE Federation §7.3).
+///
+/// Holds its own references to the certificates. Not thread-safe: one per worker.
+@safe final class PeerVerification {
+  /// Certificates a peer may send, its leaf included. Bounds what building a path can cost.
+  static let maximumPeerCertificates = 9
+  /// Intermediates allowed between a leaf and its trust anchor.
+  static let maximumIntermediates: Int32 = 8
+
+  private let stores: [TrustDomain: OpaquePointer]
+
+  init(_ bundles: [TrustBundle]) throws(TLSSetupError) {
+    var stores: [TrustDomain: OpaquePointer] = unsafe [:]
+    for bundle in bundles {
+      guard let store = unsafe X509_STORE_new() else { throw TLSSetupError("X509_STORE_new") }
+      unsafe stores[bundle.trustDomain] = unsafe store
+      unsafe X509_STORE_set_verify_cb(store, Self.tolerate)
+      for certificate in bundle.certificates {
+        unsafe X509_STORE_add_cert(store, certificate.pointer)
+      }
+    }
+    unsafe self.stores = unsafe stores
+  }
+
+  deinit {
+    unsafe stores.values.forEach { unsafe X509_STORE_free($0) }
+  }
+
+  /// Who the peer is, by everything SPIFFE and RFC 5280 ask.
+  ///
+  /// - Parameters:
+  ///   - untrusted: the certificates the peer sent, the leaf among them; borrowed.
+  ///   - expect: if not empty, the IDs of which the peer's must be one.
+  func verify(_ leaf: OpaquePointer, untrusted: OpaquePointer?, expect: [SPIFFEID])
+    throws(Rejection) -> SPIFFEID
+  {
+    if let untrusted = unsafe untrusted,
+      unsafe Int(culvert_X509_stack_count(untrusted)) > Self.maximumPeerCertificates
+    {
+      throw Rejection(.chainTooLong, error: X509_V_ERR_CERT_CHAIN_TOO_LONG)
+    }
+    let id = try unsafe LeafProfile.check(leaf)
+    guard let store = unsafe stores[id.trustDomain] else {
+      throw Rejection(
+        .unknownTrustDomain, id.description, error: X509_V_ERR_UNABLE_TO_GET_ISSUER_CERT_LOCALLY)
+    }
+    try unsafe validatePath(leaf, untrusted, store)
+    guard expect.isEmpty || expect.contains(id) else {
+      throw Rejection(.unexpectedIdentity, id.description)
+    }
+    return id
+  }
+
+  /// RFC 5280 §6 against one trust domain's anchors, at the present time.
+  private func validatePath(
+    _ leaf: OpaquePointer, _ untrusted: OpaquePointer?, _ store: OpaquePointer
+  ) throws(Rejection) {
+    let context = unsafe X509_STORE_CTX_new()
+    defer { unsafe X509_STORE_CTX_free(context) }
+    guard let context = unsafe context,
+      unsafe X509_STORE_CTX_init(context, store, leaf, untrusted) == 1,
+      let parameters = unsafe X509_STORE_CTX_get0_param(context)
+    else { throw Rejection(.pathInvalid, "out of memory", error: X509_V_ERR_OUT_OF_MEM) }
+    // A bundle may hold a CA that is not self-signed; it is an anchor all the same. No leaf can
+    // become one: bundles hold CA certificates only, and a leaf must not be a CA.
+    let flags = UInt(X509_V_FLAG_X509_STRICT | X509_V_FLAG_PARTIAL_CHAIN)
+    unsafe X509_VERIFY_PARAM_set_flags(parameters, flags)
+    unsafe X509_VERIFY_PARAM_set_purpose(parameters, X509_PURPOSE_ANY)
+    unsafe X509_VERIFY_PARAM_set_depth(parameters, Self.maximumIntermediates)
+    unsafe X509_VERIFY_PARAM_set_auth_level(parameters, TLSContext.securityLevel)
+    guard unsafe X509_verify_cert(context) == 1 else {
+      let error = unsafe X509_STORE_CTX_get_error(context)
+      throw Self.rejection(error, depth: unsafe X509_STORE_CTX_get_error_depth(context))
+    }
+  }
+
+  /// Lets pass what X509_STRICT demands and SPIFFE does not: key identifiers, which help to find a
+  /// path and prove nothing.
+  private static let tolerate: @convention(c) (Int32, OpaquePointer?) -> Int32 = {
+    succeeded, context in
+    guard succeeded == 0 else { return 1 }
+    switch unsafe X509_STORE_CTX_get_error(context) {
+    case X509_V_ERR_MISSING_AUTHORITY_KEY_IDENTIFIER,
+      X509_V_ERR_MISSING_SUBJECT_KEY_IDENTIFIER:
+      unsafe X509_STORE_CTX_set_error(context, X509_V_OK)
+      return 1
+    default: return 0
+    }
+  }
+
+  private static func rejection(_ error: Int32, depth: Int32) -> Rejection {
+    let text = unsafe X509_verify_cert_error_string(Int(error)).map { unsafe String(cString: $0) }
+    let detail = "\(text ?? "error \(error)") at depth \(depth)"
+    let refusal: PeerRefusal =
+      switch error {
+      case X509_V_ERR_CERT_HAS_EXPIRED where depth == 0: .certificateExpired
+      case X509_V_ERR_CERT_NOT_YET_VALID where depth == 0: .certificateNotYetValid
+      case X509_V_ERR_UNABLE_TO_GET_ISSUER_CERT, X509_V_ERR_UNABLE_TO_GET_ISSUER_CERT_LOCALLY,
+        X509_V_ERR_UNABLE_TO_VERIFY_LEAF_SIGNATURE, X509_V_ERR_CERT_SIGNATURE_FAILURE,
+        X509_V_ERR_DEPTH_ZERO_SELF_SIGNED_CERT, X509_V_ERR_SELF_SIGNED_CERT_IN_CHAIN,
+        X509_V_ERR_CERT_UNTRUSTED:
+        .untrustedChain
+      default: .pathInvalid
+      }
+    return Rejection(refusal, detail, error: error)
+  }
+}
