@@ -1,7 +1,7 @@
 internal import CLinux
 internal import Identity
 package import Net
-internal import Policy
+package import Policy
 internal import Synchronization
 internal import TLS
 package import Telemetry
@@ -162,7 +162,8 @@ package final class DataPlane {
     } catch {
       // The probe made the same ring a moment ago, so memory has run out. Without its workers the
       // proxy must not seem to serve; the rules keep every connection from passing unprotected.
-      unsafe fputs("culvert-proxy: a worker cannot set up its ring: \(error)\n", stderr)
+      let message = "culvert-proxy: a worker cannot set up its ring: \(error)\n"
+      _ = unsafe message.withCString { unsafe write(STDERR_FILENO, $0, strlen($0)) }
       exit(1)
     }
   }

@@ -1,5 +1,6 @@
 internal import CLinux
 internal import Net
+internal import Policy
 internal import TLS
 
 /// A send buffer being filled with records or plaintext.
@@ -63,7 +64,7 @@ extension Worker where IO: ~Copyable {
   mutating func takeOutput(_ handle: Handle, to side: Side) -> Output? {
     if handle.it[side].isSending, let session = unsafe handle.it.session {
       // Never written to: the capacity is 0.
-      let base = unsafe UnsafeMutableRawPointer(session)
+      let base = UnsafeMutableRawPointer(session)
       return unsafe Output(buffer: -1, window: OutputWindow(base: base, capacity: 0))
     }
     guard let buffer = sendBuffers.acquire() else {
@@ -104,7 +105,7 @@ extension Worker where IO: ~Copyable {
 
   /// Keeps bytes until they can be passed on; false if there is no room for them.
   mutating func hold(_ handle: Handle, _ bytes: UnsafeRawBufferPointer) -> Bool {
-    guard let source = unsafe bytes.baseAddress, bytes.count > 0 else { return true }
+    guard let source = bytes.baseAddress, bytes.count > 0 else { return true }
     let needed = handle.it.held.count + bytes.count
     if handle.it.held.capacity < needed {
       guard growHeld(handle, needed) else { return false }

@@ -246,7 +246,7 @@ extension Worker where IO: ~Copyable {
   }
 
   mutating func shutDown(_ handle: Handle, _ side: Side) {
-    _ = shutdown(handle.it[side].descriptor, Int32(SHUT_WR.rawValue))
+    _ = shutdown(handle.it[side].descriptor, Int32(SHUT_WR))
     handle.it[side].ending = .done
     if handle.it.state == .draining { return startReceive(handle, side) }
     if handle.it[side.other].ending == .done { end(handle, handle.it.end ?? .closed) }

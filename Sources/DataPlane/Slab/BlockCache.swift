@@ -25,7 +25,7 @@
   mutating func take(_ capacity: Int) -> UnsafeMutableRawPointer {
     takenBytes += capacity
     if capacity == Self.recordBytes, let block = unsafe kept.popLast() { return unsafe block }
-    return unsafe .allocate(byteCount: capacity, alignment: 16)
+    return .allocate(byteCount: capacity, alignment: 16)
   }
 
   mutating func give(_ block: UnsafeMutableRawPointer, _ capacity: Int) {
