@@ -176,11 +176,16 @@ extension YAMLReader {
       return Problem(unsafe mark(ofByte: state.problem_offset), "not valid UTF-8 text: \(reason)")
     }
     let mark = unsafe Self.mark(state.problem_mark)
-    if isIndentedWithTab(line: mark.line) {
+    let line = text(ofLine: mark.line)
+    if line.prefix(while: { $0 == " " || $0 == "\t" }).contains("\t") {
       return Problem(mark, "YAML must be indented with spaces, found a tab")
     }
     let context = unsafe state.context.map { unsafe " \(String(cString: $0))" } ?? ""
-    return Problem(mark, "not valid YAML: \(reason)\(context)")
+    // libyaml takes the first colon of an unquoted ::/0 for a separator.
+    let hint =
+      line.contains("[::") || line.contains(" ::") || line.contains(",::")
+      ? "; an address that begins with :: must be quoted" : ""
+    return Problem(mark, "not valid YAML: \(reason)\(context)\(hint)")
   }
 
   private static func mark(_ mark: yaml_mark_t) -> YAMLMark {
@@ -197,13 +202,10 @@ extension YAMLReader {
     return YAMLMark(line: line, column: column)
   }
 
-  private func isIndentedWithTab(line: Int) -> Bool {
+  private func text(ofLine line: Int) -> String {
     let lines = unsafe bytes.split(
       separator: UInt8(ascii: "\n"), maxSplits: line, omittingEmptySubsequences: false)
-    guard unsafe lines.indices.contains(line - 1) else { return false }
-    let indent = unsafe lines[line - 1].prefix {
-      $0 == UInt8(ascii: " ") || $0 == UInt8(ascii: "\t")
-    }
-    return unsafe indent.contains(UInt8(ascii: "\t"))
+    guard unsafe lines.indices.contains(line - 1) else { return "" }
+    return unsafe String(decoding: lines[line - 1], as: UTF8.self)
   }
 }
