@@ -123,15 +123,23 @@ extension Worker where IO: ~Copyable {
 
   private mutating func growHeld(_ handle: Handle, _ needed: Int) -> Bool {
     let capacity = BlockCache.capacity(for: needed)
-    let limit = policy(handle).limits.sniffMemoryMaximumBytes
-    guard needed <= capacity, blocks.takenBytes + capacity <= limit else { return false }
+    guard needed <= capacity else { return false }
+    // While relaying there is at most one partial record; before, anyone may make us hold bytes.
+    let isCounted = handle.it.state != .relaying
+    if isCounted {
+      let limit = policy(handle).limits.sniffMemoryMaximumBytes
+      guard undecidedBytes + capacity <= limit else { return false }
+      undecidedBytes += capacity
+    }
     let block = unsafe blocks.take(capacity)
     let held = handle.it.held
     if let base = unsafe held.base {
       unsafe block.copyMemory(from: base + held.start, byteCount: held.count)
       unsafe blocks.give(base, held.capacity)
+      if held.isCounted { undecidedBytes -= held.capacity }
     }
     unsafe handle.it.held.base = unsafe block
+    handle.it.held.isCounted = isCounted
     handle.it.held.capacity = capacity
     handle.it.held.start = 0
     return true
@@ -140,6 +148,7 @@ extension Worker where IO: ~Copyable {
   mutating func releaseHeld(_ handle: Handle) {
     if let base = unsafe handle.it.held.base {
       unsafe blocks.give(base, handle.it.held.capacity)
+      if handle.it.held.isCounted { undecidedBytes -= handle.it.held.capacity }
     }
     handle.it.held = Held()
   }

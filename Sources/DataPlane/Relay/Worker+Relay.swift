@@ -17,6 +17,10 @@ extension Worker where IO: ~Copyable {
     handle.it.graceDeadline = 0
     scheduleDeadline(handle)
     decided(handle)
+    if handle.it.held.isCounted {
+      undecidedBytes -= handle.it.held.capacity
+      handle.it.held.isCounted = false
+    }
     if handle.it.tlsSide == nil, handle.it.held.count > 0 {
       let held = handle.it.held
       handle.it.server.outgoing = Outgoing(
