@@ -40,6 +40,23 @@ package enum BackendKind: String, Sendable {
     guard let error = Uring.probe() else { return (.ioUring, nil) }
     return (.epoll, error)
   }
+
+  /// What to do about io_uring being refused with this error.
+  package static func remedy(for refusal: Errno) -> String {
+    switch refusal {
+    case .notPermitted, .permissionDenied:
+      "set the sysctl kernel.io_uring_disabled to 0, or let the container's seccomp profile allow "
+        + "io_uring_setup, io_uring_enter and io_uring_register"
+    case .notSupported:
+      "the kernel is built without CONFIG_IO_URING, or the container's seccomp profile hides it"
+    case Errno(EINVAL):
+      "the kernel is older than 6.1"
+    case Errno(ENOMEM):
+      "raise RLIMIT_MEMLOCK or the memory limit"
+    default:
+      "see Docs/KERNEL.md"
+    }
+  }
 }
 
 /// Why the data plane did not start.
@@ -71,7 +88,7 @@ package final class DataPlane {
 
   /// Binds the listeners and starts the threads; when this returns, connections are served.
   package init(
-    _ namespace: NamespaceSetup, workers: Int, backend: BackendKind, descriptorLimit: Int
+    _ namespace: NamespaceSetup, workers: Int, backend: BackendKind, connectionSlots: Int
   ) throws(DataPlaneError) {
     self.backend = backend
     do throws(Errno) {
@@ -94,7 +111,7 @@ package final class DataPlane {
         WorkerSeed(
           link: link, shared: shared, namespaces: [try Self.state(namespace)],
           listeners: listeners, firstID: start | UInt64(index) << 30,
-          slotLimit: descriptorLimit / 2, backend: backend))
+          slotLimit: connectionSlots, backend: backend))
     }
     self.listeners = addresses
     for seed in seeds { threads.append(try Self.start(seed)) }

@@ -69,7 +69,7 @@ import Testing
     #expect(limits.connectTimeoutMilliseconds == 3000)
     #expect(limits.halfCloseTimeoutMilliseconds == 4000)
     #expect(limits.drainTimeoutMilliseconds == 0)
-    #expect(limits.sniffMemoryMaximumBytes == 65536)
+    #expect(limits.sniffMemoryMaximumBytes == 262_144)
   }
 
   @Test(arguments: [

@@ -174,7 +174,7 @@ import Testing
   @Test(arguments: [
     ("maximumConnections", 1, 1_000_000), ("handshakeTimeoutMilliseconds", 10, 600_000),
     ("connectTimeoutMilliseconds", 10, 600_000), ("halfCloseTimeoutMilliseconds", 10, 604_800_000),
-    ("drainTimeoutMilliseconds", 0, 3_600_000), ("sniffMemoryMaximumBytes", 65_536, 1_073_741_824),
+    ("drainTimeoutMilliseconds", 0, 3_600_000), ("sniffMemoryMaximumBytes", 262_144, 1_073_741_824),
   ])
   func everyLimitHasItsRange(key: String, low: Int, high: Int) {
     for value in [low, high] {

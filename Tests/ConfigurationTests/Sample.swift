@@ -35,7 +35,7 @@ enum Sample {
       connectTimeoutMilliseconds: 3000
       halfCloseTimeoutMilliseconds: 4000
       drainTimeoutMilliseconds: 0
-      sniffMemoryMaximumBytes: 65536
+      sniffMemoryMaximumBytes: 262144
     workers: 2
     admin: { socket: /run/other/admin.sock }
 
