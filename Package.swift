@@ -78,10 +78,12 @@ let package = Package(
     program("culvert-proxy", ["Configuration", "Control"]),
     program("culvert", ["Control", "Identity", "Net", "TLS"]),
 
-    tests("NetTests", ["Net"]),
+    tests("NetTests", ["CLinux", "Net"]),
     tests("IdentityTests", ["Identity"]),
     tests("PolicyTests", ["Identity", "Net", "Policy"]),
     tests("TLSTests", ["COpenSSL", "Identity", "TLS"]),
+    tests("SniffTests", ["Sniff"]),
+    tests("ConfigurationTests", ["Configuration", "Identity", "Net", "Policy"]),
 
     .target(name: "CTestSupport", path: "Tests/CTestSupport"),
     testSupport("TestSupport", ["CLinux", "CTestSupport", "Net"]),

@@ -63,6 +63,8 @@ package struct Interception: Hashable, Sendable {
   package var excludeOutboundPorts = PortSet()
   package var includeOutboundCIDRs: [CIDR] = []
   package var excludeOutboundCIDRs: [CIDR] = []
+  /// The low 16 bits of the packet mark of the proxy's own sockets: 1…65535.
+  package var mark = UInt16(Mark.proxy)
 
   package init() {}
 }

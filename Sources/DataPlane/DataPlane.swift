@@ -1,7 +1,7 @@
 internal import CLinux
 internal import Identity
 package import Net
-internal import Policy
+package import Policy
 internal import Synchronization
 internal import TLS
 package import Telemetry
@@ -40,6 +40,23 @@ package enum BackendKind: String, Sendable {
     guard let error = Uring.probe() else { return (.ioUring, nil) }
     return (.epoll, error)
   }
+
+  /// What to do about io_uring being refused with this error.
+  package static func remedy(for refusal: Errno) -> String {
+    switch refusal {
+    case .notPermitted, .permissionDenied:
+      "set the sysctl kernel.io_uring_disabled to 0, or let the container's seccomp profile allow "
+        + "io_uring_setup, io_uring_enter and io_uring_register"
+    case .notSupported:
+      "the kernel is built without CONFIG_IO_URING, or the container's seccomp profile hides it"
+    case Errno(EINVAL):
+      "the kernel is older than 6.1"
+    case Errno(ENOMEM):
+      "raise RLIMIT_MEMLOCK or the memory limit"
+    default:
+      "see Docs/KERNEL.md"
+    }
+  }
 }
 
 /// Why the data plane did not start.
@@ -71,7 +88,7 @@ package final class DataPlane {
 
   /// Binds the listeners and starts the threads; when this returns, connections are served.
   package init(
-    _ namespace: NamespaceSetup, workers: Int, backend: BackendKind, descriptorLimit: Int
+    _ namespace: NamespaceSetup, workers: Int, backend: BackendKind, connectionSlots: Int
   ) throws(DataPlaneError) {
     self.backend = backend
     do throws(Errno) {
@@ -94,7 +111,7 @@ package final class DataPlane {
         WorkerSeed(
           link: link, shared: shared, namespaces: [try Self.state(namespace)],
           listeners: listeners, firstID: start | UInt64(index) << 30,
-          slotLimit: descriptorLimit / 2, backend: backend))
+          slotLimit: connectionSlots, backend: backend))
     }
     self.listeners = addresses
     for seed in seeds { threads.append(try Self.start(seed)) }
@@ -162,7 +179,8 @@ package final class DataPlane {
     } catch {
       // The probe made the same ring a moment ago, so memory has run out. Without its workers the
       // proxy must not seem to serve; the rules keep every connection from passing unprotected.
-      unsafe fputs("culvert-proxy: a worker cannot set up its ring: \(error)\n", stderr)
+      let message = "culvert-proxy: a worker cannot set up its ring: \(error)\n"
+      _ = unsafe message.withCString { unsafe write(STDERR_FILENO, $0, strlen($0)) }
       exit(1)
     }
   }

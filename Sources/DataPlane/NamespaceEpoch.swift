@@ -1,4 +1,3 @@
-package import Identity
 package import Policy
 package import TLS
 

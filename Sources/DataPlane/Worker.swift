@@ -42,6 +42,8 @@ struct Worker<IO: Backend & ~Copyable>: ~Copyable {
   var deadlines = DeadlineHeap()
   var sendBuffers: BufferPool
   var blocks = BlockCache()
+  /// Bytes in blocks of connections that are not relayed yet.
+  var undecidedBytes = 0
   var namespaces: [NamespaceState]
   var listeners: [ListenerSlot]
   /// Receives that found no buffer, and when to try them again.

@@ -1,5 +1,5 @@
 internal import CLinux
-package import Net
+internal import Net
 internal import Policy
 internal import Synchronization
 internal import TLS

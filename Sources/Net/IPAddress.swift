@@ -100,8 +100,9 @@ extension IPAddress: CustomStringConvertible, LosslessStringConvertible {
         result += [UInt16(bits >> 16), UInt16(truncatingIfNeeded: bits)]
         continue
       }
-      guard (1...4).contains(part.utf8.count), let group = UInt16(part, radix: 16),
-        part.utf8.first != UInt8(ascii: "+")
+      // `UInt16` would take a sign as well.
+      guard (1...4).contains(part.utf8.count), part.allSatisfy(\.isHexDigit),
+        let group = UInt16(part, radix: 16)
       else { return nil }
       result.append(group)
     }

@@ -32,6 +32,18 @@ package struct HandshakeFailure: Error, Hashable, Sendable, CustomStringConverti
   /// For people: OpenSSL's reason, or what exactly was wrong with the certificate.
   package let detail: String
 
+  init(refusal: PeerRefusal?, alertReceived: String?, alertSent: String?, detail: String) {
+    self.refusal = refusal
+    self.alertReceived = alertReceived
+    self.alertSent = alertSent
+    self.detail = detail
+  }
+
+  /// A failure found by the caller, who does the framing.
+  package init(detail: String) {
+    self.init(refusal: nil, alertReceived: nil, alertSent: nil, detail: detail)
+  }
+
   /// One word for logs and metrics, from a bounded set.
   package var word: String {
     if let refusal { return refusal.rawValue }

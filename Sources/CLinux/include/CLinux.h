@@ -55,6 +55,13 @@ static inline int culvert_open(const char *path, int flags, mode_t mode) {
   return open(path, flags, mode);
 }
 
+// liburing 2.3 declares io_uring_register_restrictions and io_uring_enable_rings, but its shared
+// library does not export them.
+static inline int culvert_io_uring_register(int ring, unsigned opcode, void *argument,
+                                            unsigned count) {
+  return (int)syscall(SYS_io_uring_register, ring, opcode, argument, count);
+}
+
 static inline int culvert_accept4(int descriptor, struct sockaddr *address, socklen_t *length,
                                   int flags) {
   return (int)syscall(SYS_accept4, descriptor, address, length, flags);

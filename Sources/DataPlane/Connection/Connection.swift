@@ -68,6 +68,8 @@ struct Leg {
   var capacity = 0
   var start = 0
   var count = 0
+  /// The block counts against `sniffMemoryMaximumBytes`.
+  var isCounted = false
 
   var bytes: UnsafeRawBufferPointer {
     unsafe UnsafeRawBufferPointer(start: base.map { unsafe $0 + start }, count: count)

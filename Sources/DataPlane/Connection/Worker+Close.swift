@@ -1,6 +1,7 @@
 internal import CLinux
 internal import Net
 internal import Policy
+internal import Sniff
 internal import Synchronization
 internal import TLS
 internal import Telemetry

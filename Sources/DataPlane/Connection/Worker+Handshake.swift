@@ -1,6 +1,8 @@
 internal import Identity
+internal import Net
 internal import Policy
 internal import TLS
+internal import Telemetry
 
 // Handshake and judge: mutual TLS with the peer, then what its identity may do.
 extension Worker where IO: ~Copyable {
@@ -131,11 +133,5 @@ extension Worker where IO: ~Copyable {
     handle.it.state = .draining
     startLinger(handle)
     notifyEnd(handle, .client)
-  }
-}
-
-extension HandshakeFailure {
-  init(detail: String) {
-    self.init(refusal: nil, alertReceived: nil, alertSent: nil, detail: detail)
   }
 }

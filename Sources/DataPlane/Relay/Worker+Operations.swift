@@ -1,5 +1,6 @@
 internal import CLinux
 internal import Net
+internal import Policy
 internal import TLS
 
 /// A send buffer being filled with records or plaintext.
@@ -63,7 +64,7 @@ extension Worker where IO: ~Copyable {
   mutating func takeOutput(_ handle: Handle, to side: Side) -> Output? {
     if handle.it[side].isSending, let session = unsafe handle.it.session {
       // Never written to: the capacity is 0.
-      let base = unsafe UnsafeMutableRawPointer(session)
+      let base = UnsafeMutableRawPointer(session)
       return unsafe Output(buffer: -1, window: OutputWindow(base: base, capacity: 0))
     }
     guard let buffer = sendBuffers.acquire() else {
@@ -104,7 +105,7 @@ extension Worker where IO: ~Copyable {
 
   /// Keeps bytes until they can be passed on; false if there is no room for them.
   mutating func hold(_ handle: Handle, _ bytes: UnsafeRawBufferPointer) -> Bool {
-    guard let source = unsafe bytes.baseAddress, bytes.count > 0 else { return true }
+    guard let source = bytes.baseAddress, bytes.count > 0 else { return true }
     let needed = handle.it.held.count + bytes.count
     if handle.it.held.capacity < needed {
       guard growHeld(handle, needed) else { return false }
@@ -122,15 +123,23 @@ extension Worker where IO: ~Copyable {
 
   private mutating func growHeld(_ handle: Handle, _ needed: Int) -> Bool {
     let capacity = BlockCache.capacity(for: needed)
-    let limit = policy(handle).limits.sniffMemoryMaximumBytes
-    guard needed <= capacity, blocks.takenBytes + capacity <= limit else { return false }
+    guard needed <= capacity else { return false }
+    // While relaying there is at most one partial record; before, anyone may make us hold bytes.
+    let isCounted = handle.it.state != .relaying
+    if isCounted {
+      let limit = policy(handle).limits.sniffMemoryMaximumBytes
+      guard undecidedBytes + capacity <= limit else { return false }
+      undecidedBytes += capacity
+    }
     let block = unsafe blocks.take(capacity)
     let held = handle.it.held
     if let base = unsafe held.base {
       unsafe block.copyMemory(from: base + held.start, byteCount: held.count)
       unsafe blocks.give(base, held.capacity)
+      if held.isCounted { undecidedBytes -= held.capacity }
     }
     unsafe handle.it.held.base = unsafe block
+    handle.it.held.isCounted = isCounted
     handle.it.held.capacity = capacity
     handle.it.held.start = 0
     return true
@@ -139,6 +148,7 @@ extension Worker where IO: ~Copyable {
   mutating func releaseHeld(_ handle: Handle) {
     if let base = unsafe handle.it.held.base {
       unsafe blocks.give(base, handle.it.held.capacity)
+      if handle.it.held.isCounted { undecidedBytes -= handle.it.held.capacity }
     }
     handle.it.held = Held()
   }

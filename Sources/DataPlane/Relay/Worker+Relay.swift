@@ -17,6 +17,10 @@ extension Worker where IO: ~Copyable {
     handle.it.graceDeadline = 0
     scheduleDeadline(handle)
     decided(handle)
+    if handle.it.held.isCounted {
+      undecidedBytes -= handle.it.held.capacity
+      handle.it.held.isCounted = false
+    }
     if handle.it.tlsSide == nil, handle.it.held.count > 0 {
       let held = handle.it.held
       handle.it.server.outgoing = Outgoing(
@@ -246,7 +250,7 @@ extension Worker where IO: ~Copyable {
   }
 
   mutating func shutDown(_ handle: Handle, _ side: Side) {
-    _ = shutdown(handle.it[side].descriptor, Int32(SHUT_WR.rawValue))
+    _ = shutdown(handle.it[side].descriptor, Int32(SHUT_WR))
     handle.it[side].ending = .done
     if handle.it.state == .draining { return startReceive(handle, side) }
     if handle.it[side.other].ending == .done { end(handle, handle.it.end ?? .closed) }

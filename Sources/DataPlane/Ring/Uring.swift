@@ -126,11 +126,15 @@ internal import Net
     enable.opcode = UInt16(IORING_RESTRICTION_REGISTER_OP)
     enable.register_op = UInt8(IORING_REGISTER_ENABLE_RINGS)
     restrictions.append(enable)
-    var result = unsafe io_uring_register_restrictions(
-      ring, &restrictions, UInt32(restrictions.count))
-    guard result == 0 else { throw Errno(-result) }
-    result = unsafe io_uring_enable_rings(ring)
-    guard result >= 0 else { throw Errno(-result) }
+    let descriptor = unsafe ring.pointee.ring_fd
+    try Errno.check {
+      unsafe culvert_io_uring_register(
+        descriptor, UInt32(IORING_REGISTER_RESTRICTIONS), &restrictions, UInt32(restrictions.count))
+    }
+    try Errno.check {
+      culvert_io_uring_register(
+        descriptor, UInt32(IORING_REGISTER_ENABLE_RINGS), nil, 0)
+    }
   }
 
   // MARK: Starting operations

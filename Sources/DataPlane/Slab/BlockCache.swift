@@ -9,8 +9,6 @@
   static let keptBlocks = 64
 
   private var kept: [UnsafeMutableRawPointer] = unsafe []
-  /// Bytes in blocks now taken.
-  private(set) var takenBytes = 0
 
   init() { unsafe kept.reserveCapacity(Self.keptBlocks) }
 
@@ -23,13 +21,11 @@
   }
 
   mutating func take(_ capacity: Int) -> UnsafeMutableRawPointer {
-    takenBytes += capacity
     if capacity == Self.recordBytes, let block = unsafe kept.popLast() { return unsafe block }
-    return unsafe .allocate(byteCount: capacity, alignment: 16)
+    return .allocate(byteCount: capacity, alignment: 16)
   }
 
   mutating func give(_ block: UnsafeMutableRawPointer, _ capacity: Int) {
-    takenBytes -= capacity
     if capacity == Self.recordBytes, unsafe kept.count < Self.keptBlocks {
       unsafe kept.append(block)
     } else {

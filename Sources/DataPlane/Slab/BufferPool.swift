@@ -30,7 +30,7 @@ internal import CLinux
   }
 
   /// Whether `acquire` would give a buffer, as far as the limit goes.
-  var hasFree: Bool { !free.isEmpty || unsafe segments.count * Self.segmentBuffers < limit }
+  var hasFree: Bool { unsafe !free.isEmpty || segments.count * Self.segmentBuffers < limit }
 
   /// A buffer's identifier, or nil at the limit.
   mutating func acquire() -> Int32? {

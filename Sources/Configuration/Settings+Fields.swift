@@ -1,0 +1,239 @@
+internal import Identity
+internal import Net
+internal import Policy
+
+extension Settings {
+  init(_ root: Field, directory: String) throws(Problem) {
+    let fields = try root.fields([
+      "workload", "listeners", "inbound", "outbound", "interception", "limits", "workers", "admin",
+    ])
+    let workload = try fields.required("workload", in: root)
+    let parts = try workload.fields(["identity", "trustBundles"])
+    self.init(
+      identity: try IdentityFiles(parts.required("identity", in: workload), directory: directory),
+      trustBundles: try Self.trustBundles(
+        parts.required("trustBundles", in: workload), directory: directory))
+
+    if let field = fields["listeners"] { listeners = try ListenerPorts(field) }
+    if let field = fields["inbound"] { inbound = try InboundPolicy(field) }
+    if let field = fields["outbound"] {
+      outbound = try OutboundPolicy(field, trusted: Set(trustBundles.map(\.trustDomain)))
+    }
+    if let field = fields["interception"] { interception = try Interception(field) }
+    if let field = fields["limits"] { limits = try Limits(field) }
+    if let field = fields["workers"] { workers = try field.integer(Self.workersRange) }
+    if let field = fields["admin"] { adminSocket = try Self.adminSocket(field) }
+  }
+
+  private static let workersRange = 1...1024
+  /// `sun_path` has 108 bytes, one of them for the terminating zero (unix(7)).
+  private static let socketPathMaximumBytes = 107
+
+  private static func trustBundles(
+    _ field: Field, directory: String
+  ) throws(Problem) -> [TrustBundleFile] {
+    var bundles: [TrustBundleFile] = []
+    var seen: Set<TrustDomain> = []
+    for item in try field.nonEmptyItems() {
+      let fields = try item.fields(["trustDomain", "pem"])
+      let name = try fields.required("trustDomain", in: item)
+      let trustDomain = try name.trustDomain()
+      guard seen.insert(trustDomain).inserted else {
+        throw name.problem("\"\(trustDomain)\" already has a bundle")
+      }
+      let pem = try fields.required("pem", in: item).path(in: directory)
+      bundles.append(TrustBundleFile(trustDomain: trustDomain, pem: pem))
+    }
+    return bundles
+  }
+
+  private static func adminSocket(_ field: Field) throws(Problem) -> String {
+    let fields = try field.fields(["socket"])
+    let socket = try fields.required("socket", in: field)
+    let path = try socket.text()
+    guard path.hasPrefix("/") else { throw socket.expected("an absolute path") }
+    guard path.utf8.count <= socketPathMaximumBytes else {
+      throw socket.problem("longer than \(socketPathMaximumBytes) bytes")
+    }
+    return path
+  }
+}
+
+extension IdentityFiles {
+  fileprivate init(_ identity: Field, directory: String) throws(Problem) {
+    let files = try identity.fields(["files"]).required("files", in: identity)
+    let fields = try files.fields(["certificate", "privateKey"])
+    self.init(
+      certificate: try fields.required("certificate", in: files).path(in: directory),
+      privateKey: try fields.required("privateKey", in: files).path(in: directory))
+  }
+}
+
+extension ListenerPorts {
+  fileprivate init(_ field: Field) throws(Problem) {
+    self.init()
+    let fields = try field.fields(["outboundPort", "inboundPort", "meshPort"])
+    if let field = fields["outboundPort"] { outboundPort = try field.port() }
+    if let field = fields["inboundPort"] { inboundPort = try field.port() }
+    if let field = fields["meshPort"] { meshPort = try field.port() }
+    guard Set([outboundPort, inboundPort, meshPort]).count == 3 else {
+      throw field.problem(
+        "the ports must differ: outboundPort \(outboundPort), inboundPort \(inboundPort),"
+          + " meshPort \(meshPort)")
+    }
+  }
+}
+
+extension InboundPolicy {
+  fileprivate init(_ field: Field) throws(Problem) {
+    self.init()
+    let fields = try field.fields(["mode", "ports"])
+    if let field = fields["mode"] { mode = try field.choice(InboundMode.self) }
+    guard let ports = fields["ports"] else { return }
+    for (key, mark, value) in try ports.entries() {
+      guard let port = Field.decimal(key[...]).flatMap(UInt16.init(exactly:)), port > 0 else {
+        throw Problem(
+          mark, "\(ports.path): expected a port from 1 to 65535, found \(YAMLNode.quote(key))")
+      }
+      self.ports[port] = try value.choice(InboundMode.self)
+    }
+  }
+}
+
+extension OutboundPolicy {
+  /// `trusted` are the trust domains that have a bundle: nobody else's identity can ever verify.
+  fileprivate init(_ field: Field, trusted: Set<TrustDomain>) throws(Problem) {
+    self.init()
+    let fields = try field.fields(["mode", "rules", "peers"])
+    if let field = fields["mode"] { mode = try field.choice(OutboundMode.self) }
+    if let field = fields["rules"] {
+      for item in try field.items() { rules.append(try OutboundRule(item, trusted: trusted)) }
+    }
+    if let field = fields["peers"] { peers = try Self.peers(field, trusted: trusted) }
+  }
+
+  private static func peers(
+    _ field: Field, trusted: Set<TrustDomain>
+  ) throws(Problem) -> [Peer] {
+    var peers: [Peer] = []
+    var seen: Set<CIDR> = []
+    for item in try field.items() {
+      let fields = try item.fields(["address", "identity"])
+      let address = try fields.required("address", in: item)
+      let range = try address.cidr()
+      guard seen.insert(range).inserted else {
+        throw address.problem("\"\(range)\" already has an entry")
+      }
+      let identity = try fields.required("identity", in: item).workloadID(trusted: trusted)
+      peers.append(Peer(address: range, identity: identity))
+    }
+    return peers
+  }
+}
+
+extension OutboundRule {
+  fileprivate init(_ field: Field, trusted: Set<TrustDomain>) throws(Problem) {
+    let fields = try field.fields(["to", "ports", "action", "expect"])
+    let to = try fields.required("to", in: field)
+    // An empty list would match nothing here, and every port below.
+    _ = try to.nonEmptyItems()
+    _ = try fields["ports"]?.nonEmptyItems()
+    self.init(
+      to: try to.cidrs(), ports: try fields["ports"]?.ports() ?? PortSet(),
+      action: try fields.required("action", in: field).choice(OutboundAction.self))
+    guard let list = fields["expect"] else { return }
+    guard action == .mtls else {
+      throw list.problem("goes with action mtls only, the action here is \(action.rawValue)")
+    }
+    for item in try list.nonEmptyItems() {
+      expect.append(try item.workloadID(trusted: trusted))
+    }
+  }
+}
+
+extension Interception {
+  fileprivate init(_ field: Field) throws(Problem) {
+    self.init()
+    let fields = try field.fields([
+      "includeInboundPorts", "excludeInboundPorts", "includeOutboundPorts", "excludeOutboundPorts",
+      "includeOutboundCIDRs", "excludeOutboundCIDRs", "mark",
+    ])
+    includeInboundPorts = try fields["includeInboundPorts"]?.ports() ?? PortSet()
+    excludeInboundPorts = try fields["excludeInboundPorts"]?.ports() ?? PortSet()
+    includeOutboundPorts = try fields["includeOutboundPorts"]?.ports() ?? PortSet()
+    excludeOutboundPorts = try fields["excludeOutboundPorts"]?.ports() ?? PortSet()
+    includeOutboundCIDRs = try fields["includeOutboundCIDRs"]?.cidrs() ?? []
+    excludeOutboundCIDRs = try fields["excludeOutboundCIDRs"]?.cidrs() ?? []
+    if let field = fields["mark"] { mark = UInt16(try field.integer(1...Int(UInt16.max))) }
+  }
+}
+
+extension Limits {
+  /// Docs/CONFIGURATION.md lists the same ranges.
+  fileprivate init(_ field: Field) throws(Problem) {
+    self.init()
+    let fields = try field.fields([
+      "maximumConnections", "handshakeTimeoutMilliseconds", "connectTimeoutMilliseconds",
+      "halfCloseTimeoutMilliseconds", "drainTimeoutMilliseconds", "sniffMemoryMaximumBytes",
+    ])
+    func set(
+      _ limit: inout Int, _ key: String, _ range: ClosedRange<Int>
+    ) throws(Problem) {
+      if let field = fields[key] { limit = try field.integer(range) }
+    }
+    try set(&maximumConnections, "maximumConnections", 1...1_000_000)
+    try set(&handshakeTimeoutMilliseconds, "handshakeTimeoutMilliseconds", 10...600_000)
+    try set(&connectTimeoutMilliseconds, "connectTimeoutMilliseconds", 10...600_000)
+    try set(&halfCloseTimeoutMilliseconds, "halfCloseTimeoutMilliseconds", 10...604_800_000)
+    try set(&drainTimeoutMilliseconds, "drainTimeoutMilliseconds", 0...3_600_000)
+    // At least one hello of the largest size.
+    try set(&sniffMemoryMaximumBytes, "sniffMemoryMaximumBytes", 262_144...1_073_741_824)
+  }
+}
+
+// MARK: - Values with a meaning
+
+extension Field {
+  /// PATH_MAX of Linux, without its terminating zero.
+  private static let pathMaximumBytes = 4095
+
+  /// A path, absolute or resolved against `directory`.
+  fileprivate func path(in directory: String) throws(Problem) -> String {
+    let text = try text()
+    let separator = directory.hasSuffix("/") ? "" : "/"
+    let path = text.hasPrefix("/") ? text : directory + separator + text
+    guard path.utf8.count <= Self.pathMaximumBytes else {
+      throw problem("longer than \(Self.pathMaximumBytes) bytes")
+    }
+    return path
+  }
+
+  fileprivate func trustDomain() throws(Problem) -> TrustDomain {
+    let text = try text()
+    do throws(SPIFFEIDError) {
+      return try TrustDomain(text)
+    } catch {
+      throw problem("\(YAMLNode.quote(text)) is not a trust domain: \(error.rawValue)")
+    }
+  }
+
+  /// The SPIFFE ID of a workload (it has a path) whose trust domain has a bundle.
+  fileprivate func workloadID(trusted: Set<TrustDomain>) throws(Problem) -> SPIFFEID {
+    let text = try text()
+    let id: SPIFFEID
+    do throws(SPIFFEIDError) {
+      id = try SPIFFEID(text)
+    } catch {
+      throw problem("\(YAMLNode.quote(text)) is not a SPIFFE ID: \(error.rawValue)")
+    }
+    guard !id.path.isEmpty else {
+      throw problem("\(YAMLNode.quote(text)) names a trust domain, not a workload: it has no path")
+    }
+    guard trusted.contains(id.trustDomain) else {
+      throw problem(
+        "no bundle in workload.trustBundles for trust domain \(YAMLNode.quote(id.trustDomain.name))"
+      )
+    }
+    return id
+  }
+}

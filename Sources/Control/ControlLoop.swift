@@ -1,0 +1,320 @@
+internal import CLinux
+internal import Configuration
+internal import DataPlane
+internal import Glibc
+internal import Identity
+internal import Net
+internal import Policy
+internal import TLS
+internal import Telemetry
+
+/// The control thread: signals, changed files, the admin socket and the connection log.
+package struct ControlLoop: ~Copyable {
+  /// Files that are replaced together, a certificate and its key, change a moment apart.
+  static let settleMilliseconds: Int64 = 100
+  /// How long nothing may be open, after SIGTERM, before the proxy goes: an application that is
+  /// ending may still open connections.
+  static let drainQuietMilliseconds: Int64 = 1000
+  static let drainLookMilliseconds: Int64 = 50
+  /// What closing in order is given after the drain deadline.
+  static let finishMilliseconds: Int64 = 1500
+  /// A configuration whose files do not fit each other is tried again: the other file may still be
+  /// under way where no event tells of it.
+  static let retryMilliseconds: Int64 = 1000
+
+  private enum Phase {
+    case serving
+    /// Until `deadline`, or until nothing has been open since `quietSince` for long enough.
+    case draining(deadline: Int64, quietSince: Int64?)
+    case finishing(until: Int64)
+    case done
+  }
+
+  private let path: String
+  private let plane: DataPlane
+  private let signals: Descriptor
+  private let startedAt = Clock.milliseconds()
+  private var settings: Settings
+  private var epoch: NamespaceEpoch
+  private var files: FileWatch
+  private var admin: AdminServer
+  private var phase = Phase.serving
+  private var reloadAt: Int64?
+  private var retriesLeft = 0
+  private var lastReloadError: String?
+  private var droppedLogLines: UInt64 = 0
+
+  /// Loads, binds, drops privileges and starts the workers. When this returns, connections are
+  /// served.
+  package init(path: String) throws(LoadError) {
+    let (settings, epoch) = try Settings.loadAll(path: path, number: 1)
+    guard Privileges.canMark else {
+      throw LoadError(
+        description: "CAP_NET_ADMIN is missing, without which the proxy cannot mark its own "
+          + "connections; run as root or add the capability")
+    }
+    let signals = try Self.blockSignals()
+    let files = try Self.watch(settings.watchedFiles(configuration: path))
+    let backend = Self.chooseBackend()
+    let room = Self.makeRoom(settings.limits)
+    let admin = try AdminServer(path: settings.adminSocket)
+    try Self.dropPrivileges()
+    let plane = try Self.startPlane(settings, epoch, backend: backend, connectionSlots: room)
+    self.init(
+      path: path, plane: plane, signals: signals, settings: settings, epoch: epoch, files: files,
+      admin: admin)
+    let listeners = plane.listeners.map { "\($0.direction.rawValue) \($0.address)" }
+    Diagnostics.write(
+      "ready: \(listeners.joined(separator: ", ")); \(plane.links.count) workers, "
+        + "\(backend.rawValue); \(epoch.identity.id)")
+  }
+
+  private init(
+    path: String, plane: DataPlane, signals: consuming Descriptor, settings: Settings,
+    epoch: NamespaceEpoch, files: consuming FileWatch, admin: consuming AdminServer
+  ) {
+    self.path = path
+    self.plane = plane
+    self.signals = signals
+    self.settings = settings
+    self.epoch = epoch
+    self.files = files
+    self.admin = admin
+  }
+
+  // MARK: Starting
+
+  private static func blockSignals() throws(LoadError) -> Descriptor {
+    signal(SIGPIPE, SIG_IGN)
+    var mask = sigset_t()
+    unsafe sigemptyset(&mask)
+    for signal in [SIGTERM, SIGINT, SIGHUP] { unsafe sigaddset(&mask, signal) }
+    unsafe pthread_sigmask(SIG_BLOCK, &mask, nil)
+    do throws(Errno) {
+      let flags = Int32(SFD_CLOEXEC) | Int32(SFD_NONBLOCK)
+      return Descriptor(owning: try Errno.check { unsafe signalfd(-1, &mask, flags) })
+    } catch {
+      throw LoadError(description: "signalfd: \(error)")
+    }
+  }
+
+  private static func chooseBackend() -> BackendKind {
+    let (backend, refusal) = BackendKind.probe()
+    if let refusal {
+      Diagnostics.write(
+        "io_uring is refused (\(refusal)): \(BackendKind.remedy(for: refusal)); using epoll")
+    }
+    return backend
+  }
+
+  private static func watch(_ files: [String]) throws(LoadError) -> FileWatch {
+    do throws(Errno) {
+      var watch = try FileWatch()
+      watch.watch(files)
+      return watch
+    } catch {
+      throw LoadError(description: "inotify: \(error)")
+    }
+  }
+
+  private static func makeRoom(_ limits: Limits) -> Int {
+    let wanted = limits.maximumConnections
+    let room = Privileges.makeRoom(forConnections: wanted)
+    if room < wanted {
+      Diagnostics.write(
+        "limits.maximumConnections is \(wanted), but the descriptor limit has room for \(room); "
+          + "raise RLIMIT_NOFILE")
+    }
+    return room
+  }
+
+  private static func dropPrivileges() throws(LoadError) {
+    do throws(Errno) {
+      try Privileges.drop()
+    } catch {
+      throw LoadError(description: "cannot drop privileges: \(error)")
+    }
+  }
+
+  private static func startPlane(
+    _ settings: Settings, _ epoch: NamespaceEpoch, backend: BackendKind, connectionSlots: Int
+  ) throws(LoadError) -> DataPlane {
+    let setup = NamespaceSetup(
+      epoch: epoch, ports: ListenerPortSet(settings.listeners),
+      mark: UInt32(settings.interception.mark))
+    do throws(DataPlaneError) {
+      return try DataPlane(
+        setup, workers: settings.workers ?? availableProcessors(), backend: backend,
+        connectionSlots: connectionSlots)
+    } catch {
+      throw LoadError(description: error.description)
+    }
+  }
+
+  private static func availableProcessors() -> Int {
+    max(1, Int(sysconf(Int32(_SC_NPROCESSORS_ONLN))))
+  }
+
+  // MARK: The loop
+
+  /// Serves until the proxy has drained after SIGTERM.
+  package mutating func run() {
+    while true {
+      if case .done = phase { break }
+      var polled = [
+        pollfd(fd: signals.number, events: Int16(POLLIN), revents: 0),
+        pollfd(fd: files.readable.number, events: Int16(POLLIN), revents: 0),
+        pollfd(fd: plane.records.readable.number, events: Int16(POLLIN), revents: 0),
+      ]
+      polled += admin.interests
+      _ = unsafe poll(&polled, nfds_t(polled.count), waitMilliseconds)
+      let now = Clock.milliseconds()
+      if polled[0].revents != 0 { takeSignals(now) }
+      if polled[1].revents != 0 {
+        files.drain()
+        retriesLeft = 3
+        reloadAt = now + Self.settleMilliseconds
+      }
+      writeRecords()
+      reloadIfDue(now)
+      if polled[3...].contains(where: { $0.revents != 0 }) || admin.hasClients { serveAdmin(now) }
+      advanceDrain(now)
+    }
+    plane.stop()
+    writeRecords()
+    Diagnostics.write("stopped")
+  }
+
+  private var waitMilliseconds: Int32 {
+    var wait: Int64 = 60_000
+    if let reloadAt { wait = min(wait, max(0, reloadAt - Clock.milliseconds())) }
+    if admin.hasClients { wait = min(wait, 1000) }
+    switch phase {
+    case .serving: break
+    case .draining, .finishing, .done: wait = min(wait, Self.drainLookMilliseconds)
+    }
+    return Int32(wait)
+  }
+
+  private mutating func takeSignals(_ now: Int64) {
+    var information = signalfd_siginfo()
+    let size = MemoryLayout<signalfd_siginfo>.size
+    while unsafe read(signals.number, &information, size) == size {
+      switch Int32(information.ssi_signo) {
+      case SIGHUP:
+        retriesLeft = 0
+        reload(now)
+      default:
+        stopSignal(now)
+      }
+    }
+  }
+
+  // MARK: Reload
+
+  private mutating func reloadIfDue(_ now: Int64) {
+    guard let due = reloadAt, now >= due else { return }
+    reloadAt = nil
+    if files.hasChanged() || lastReloadError != nil { reload(now) }
+  }
+
+  /// All valid: a new epoch. Anything wrong: the last good one stays.
+  private mutating func reload(_ now: Int64) {
+    do throws(LoadError) {
+      let (settings, epoch) = try Settings.loadAll(path: path, number: self.epoch.number + 1)
+      if let change = settings.firstChangeThatNeedsRestart(from: self.settings) {
+        throw LoadError(description: "\(path): \(change) has changed, which needs a restart")
+      }
+      self.settings = settings
+      self.epoch = epoch
+      lastReloadError = nil
+      plane.install(epoch)
+      files.watch(settings.watchedFiles(configuration: path))
+      Diagnostics.write("configuration loaded, epoch \(epoch.number)")
+    } catch {
+      if lastReloadError != error.description {
+        Diagnostics.write("configuration not loaded, epoch \(epoch.number) stays: \(error)")
+      }
+      lastReloadError = error.description
+      if retriesLeft > 0 {
+        retriesLeft -= 1
+        reloadAt = now + Self.retryMilliseconds
+      }
+    }
+  }
+
+  // MARK: Drain
+
+  /// The first signal drains, a second one stops at once.
+  private mutating func stopSignal(_ now: Int64) {
+    guard case .serving = phase else {
+      phase = .done
+      return
+    }
+    plane.drain()
+    let deadline = now + Int64(settings.limits.drainTimeoutMilliseconds)
+    phase = .draining(deadline: deadline, quietSince: nil)
+    Diagnostics.write(
+      "draining: nothing inbound is accepted any more, \(plane.openConnections) connections open")
+  }
+
+  private mutating func advanceDrain(_ now: Int64) {
+    switch phase {
+    case .serving, .done:
+      break
+    case .draining(let deadline, let quietSince):
+      let since = plane.openConnections > 0 ? nil : quietSince ?? now
+      if let since, now - since >= Self.drainQuietMilliseconds {
+        phase = .done
+      } else if now >= deadline {
+        plane.finish()
+        phase = .finishing(until: now + Self.finishMilliseconds)
+      } else {
+        phase = .draining(deadline: deadline, quietSince: since)
+      }
+    case .finishing(let until):
+      if now >= until || plane.openConnections == 0 { phase = .done }
+    }
+  }
+
+  // MARK: Log and status
+
+  private mutating func writeRecords() {
+    let (records, dropped) = plane.records.take()
+    if dropped > 0 {
+      droppedLogLines += dropped
+      Diagnostics.write("\(dropped) lines of the connection log were dropped")
+    }
+    guard !records.isEmpty else { return }
+    var text = ""
+    for record in records {
+      text += record.text
+      text += "\n"
+    }
+    Diagnostics.writeAll(text, to: STDOUT_FILENO)
+  }
+
+  private mutating func serveAdmin(_ now: Int64) {
+    let report = statusReport(now)
+    admin.serve(now: now) { request in
+      switch request {
+      case .status: AdminResponse(status: report)
+      }
+    }
+  }
+
+  private func statusReport(_ now: Int64) -> StatusReport {
+    var isDraining = false
+    if case .serving = phase {} else { isDraining = true }
+    return StatusReport(
+      epoch: epoch, settings: settings, configuration: path, plane: plane,
+      uptimeSeconds: (now - startedAt) / 1000, lastReloadError: lastReloadError,
+      isDraining: isDraining, droppedLogLines: droppedLogLines)
+  }
+}
+
+extension ListenerPortSet {
+  init(_ ports: ListenerPorts) {
+    self.init(outbound: ports.outboundPort, inbound: ports.inboundPort, mesh: ports.meshPort)
+  }
+}
