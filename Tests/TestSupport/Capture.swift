@@ -12,9 +12,11 @@ package final class Capture: @unchecked Sendable {
   package init(in namespace: Namespace, device: String = "eth0") throws {
     directory = try TemporaryDirectory()
     path = directory.path + "/capture.pcap"
-    // -Z root: tcpdump would otherwise give up root before it opens the file.
+    // -Z root: tcpdump would otherwise give up root before it opens the file. The kernel's ring has
+    // a frame of the snapshot length for each packet, small or large: 64 KiB and the header of a
+    // packet that no device has cut up, and room for a thousand.
     program = try namespace.start([
-      "tcpdump", "-i", device, "-w", path, "-U", "--immediate-mode", "-s", "0", "-B", "16384", "-n",
+      "tcpdump", "-i", device, "-w", path, "-U", "--immediate-mode", "-s", "65600", "-B", "131072", "-n",
       "-Z", "root",
     ])
     try program.waitForError(containing: "listening on")

@@ -195,7 +195,9 @@ private struct Pipe {
 /// What a program writes, line by line, as it comes.
 package final class Output: Sendable {
   fileprivate struct State: Sendable {
+    var all: [UInt8] = []
     var lines: [String] = []
+    /// Of `all`: what no newline has ended yet.
     var partial: [UInt8] = []
     var ended = false
   }
@@ -220,11 +222,7 @@ package final class Output: Sendable {
 
   package var lines: [String] { state.value.lines }
 
-  package var text: String {
-    let state = state.value
-    return (state.lines + [String(decoding: state.partial, as: UTF8.self)])
-      .joined(separator: "\n")
-  }
+  package var text: String { String(decoding: state.value.all, as: UTF8.self) }
 
   /// Waits for a whole line; the first `count` lines do not count.
   package func wait(
@@ -240,9 +238,7 @@ package final class Output: Sendable {
   /// Waits for text that need not end its line.
   package func waitForText(containing text: String, seconds: Double = patience) -> Bool {
     let found: Bool? = state.wait(seconds: seconds) { state in
-      let all = (state.lines + [String(decoding: state.partial, as: UTF8.self)])
-        .joined(separator: "\n")
-      if all.contains(text) { return true }
+      if state.all.contains(text.utf8) { return true }
       return state.ended ? false : nil
     }
     return found ?? false
@@ -257,6 +253,7 @@ package final class Output: Sendable {
 
 extension Output.State {
   fileprivate mutating func append(_ bytes: ArraySlice<UInt8>) {
+    all += bytes
     partial += bytes
     while let newline = partial.firstIndex(of: UInt8(ascii: "\n")) {
       lines.append(String(decoding: partial[..<newline], as: UTF8.self))

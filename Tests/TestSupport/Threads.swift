@@ -104,7 +104,7 @@ package final class TemporaryDirectory: Sendable {
   @discardableResult
   package func write(_ text: String, to name: String, mode: Int = 0o644) throws -> String {
     let file = "\(path)/\(name)"
-    let staged = "\(path)/.\(name).new"
+    let staged = file + ".new"
     let attributes: [FileAttributeKey: Any] = [.posixPermissions: mode]
     guard
       FileManager.default.createFile(
