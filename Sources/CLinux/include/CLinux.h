@@ -55,6 +55,10 @@ static inline int culvert_open(const char *path, int flags, mode_t mode) {
   return open(path, flags, mode);
 }
 
+static inline int culvert_ioctl(int descriptor, unsigned long request, void *argument) {
+  return ioctl(descriptor, request, argument);
+}
+
 static inline int culvert_setns(int descriptor, int type) {
   return (int)syscall(SYS_setns, descriptor, type);
 }
