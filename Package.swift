@@ -75,7 +75,7 @@ let package = Package(
     tests(
       "NetfilterTests",
       ["Configuration", "Identity", "Net", "Netfilter", "Policy", "culvert-init"],
-      resources: [.copy("Golden")]),
+      resources: [.copy("Golden"), .copy("Scripts")]),
     tests("NetTests", ["Net"]),
     tests("IdentityTests", ["Identity"]),
     tests("PolicyTests", ["Identity", "Net", "Policy"]),

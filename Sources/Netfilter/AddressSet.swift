@@ -19,7 +19,8 @@ package struct AddressSet: Hashable, Sendable {
     self.family = family
     var merged: [ClosedRange<UInt128>] = []
     for range in ranges.sorted(by: { $0.lowerBound < $1.lowerBound }) {
-      guard let last = merged.last, range.lowerBound <= last.upperBound &+ 1 || last.upperBound == .max
+      guard let last = merged.last,
+        range.lowerBound <= last.upperBound &+ 1 || last.upperBound == .max
       else {
         merged.append(range)
         continue

@@ -374,7 +374,8 @@ extension Expression {
       guard let bytes = unsafe nftnl_expr_get(object, UInt16(attribute), &length) else { return [] }
       return unsafe Array(UnsafeRawBufferPointer(start: bytes, count: Int(length)))
     }
-    let name = unsafe nftnl_expr_get_str(object, UInt16(NFTNL_EXPR_NAME))
+    let name =
+      unsafe nftnl_expr_get_str(object, UInt16(NFTNL_EXPR_NAME))
       .map { unsafe String(cString: $0) } ?? ""
     switch name {
     case "meta" where isSet(NFTNL_EXPR_META_DREG): self = .meta(number(NFTNL_EXPR_META_KEY))
@@ -383,7 +384,8 @@ extension Expression {
         base: number(NFTNL_EXPR_PAYLOAD_BASE), offset: number(NFTNL_EXPR_PAYLOAD_OFFSET),
         length: number(NFTNL_EXPR_PAYLOAD_LEN))
     case "ct" where isSet(NFTNL_EXPR_CT_DREG):
-      let direction = isSet(NFTNL_EXPR_CT_DIR)
+      let direction =
+        isSet(NFTNL_EXPR_CT_DIR)
         ? unsafe nftnl_expr_get_u8(object, UInt16(NFTNL_EXPR_CT_DIR)) : nil
       self = .connection(number(NFTNL_EXPR_CT_KEY), direction: direction)
     case "ct" where number(NFTNL_EXPR_CT_KEY) == UInt32(NFT_CT_MARK.rawValue):
@@ -397,7 +399,8 @@ extension Expression {
         data(NFTNL_EXPR_CMP_DATA),
         negated: number(NFTNL_EXPR_CMP_OP) == UInt32(NFT_CMP_NEQ.rawValue))
     case "lookup":
-      let set = unsafe nftnl_expr_get_str(object, UInt16(NFTNL_EXPR_LOOKUP_SET))
+      let set =
+        unsafe nftnl_expr_get_str(object, UInt16(NFTNL_EXPR_LOOKUP_SET))
         .map { unsafe String(cString: $0) } ?? ""
       self = .lookup(
         sets[set] ?? .unknown(set),
@@ -419,7 +422,9 @@ enum NFTListing {
   static func isOurs(_ message: [UInt8]) -> Bool {
     let table = unsafe allocated(nftnl_table_alloc())
     defer { unsafe nftnl_table_free(table) }
-    guard unsafe message.withHeader({ unsafe nftnl_table_nlmsg_parse($0, table) }) == 0 else { return false }
+    guard unsafe message.withHeader({ unsafe nftnl_table_nlmsg_parse($0, table) }) == 0 else {
+      return false
+    }
     var length: UInt32 = 0
     guard
       let data = unsafe nftnl_table_get_data(
@@ -434,7 +439,9 @@ enum NFTListing {
   static func chain(_ message: [UInt8]) -> (name: String, chain: Chain?)? {
     let object = unsafe allocated(nftnl_chain_alloc())
     defer { unsafe nftnl_chain_free(object) }
-    guard unsafe message.withHeader({ unsafe nftnl_chain_nlmsg_parse($0, object) }) == 0 else { return nil }
+    guard unsafe message.withHeader({ unsafe nftnl_chain_nlmsg_parse($0, object) }) == 0 else {
+      return nil
+    }
     func text(_ attribute: nftnl_chain_attr) -> String {
       unsafe nftnl_chain_get_str(object, UInt16(attribute.rawValue))
         .map { unsafe String(cString: $0) } ?? ""

@@ -164,6 +164,8 @@ extension [UInt8] {
   /// A plain C value at an offset; nil if it is not all there.
   func value<Value: BitwiseCopyable>(at offset: Int) -> Value? {
     guard offset >= 0, offset + MemoryLayout<Value>.size <= count else { return nil }
-    return unsafe withUnsafeBytes { unsafe $0.loadUnaligned(fromByteOffset: offset, as: Value.self) }
+    return unsafe withUnsafeBytes {
+      unsafe $0.loadUnaligned(fromByteOffset: offset, as: Value.self)
+    }
   }
 }
