@@ -74,11 +74,15 @@ let package = Package(
         "CLinux", "Configuration", "DataPlane", "Identity", "Net", "Policy", "TLS", "Telemetry",
       ]),
 
-    program("culvert-init", ["Configuration", "Net", "Netfilter"]),
+    program("culvert-init", ["Configuration", "Net", "Netfilter", "Policy"]),
     program("culvert-proxy", ["Configuration", "Control"]),
     program("culvert", ["Control", "Identity", "Net", "TLS"]),
 
     tests("NetTests", ["CLinux", "Net"]),
+    tests(
+      "NetfilterTests",
+      ["Configuration", "Identity", "Net", "Netfilter", "Policy", "culvert-init"],
+      resources: [.copy("Golden"), .copy("Scripts")]),
     tests("IdentityTests", ["Identity"]),
     tests("PolicyTests", ["Identity", "Net", "Policy"]),
     tests("TLSTests", ["COpenSSL", "Identity", "TLS"]),

@@ -112,9 +112,9 @@ package enum Socket {
 
   /// A listening TCP socket with SO_REUSEPORT, so that every worker has its own accept queue.
   package static func listener(
-    on address: SocketAddress, backlog: Int32
+    on address: SocketAddress, backlog: Int32, flags: Int32 = Int32(SOCK_CLOEXEC.rawValue)
   ) throws(Errno) -> Descriptor {
-    let listener = try stream(address.address.family)
+    let listener = try stream(address.address.family, flags: flags)
     try setOption(listener.number, level: SOL_SOCKET, SO_REUSEADDR, 1)
     try setOption(listener.number, level: SOL_SOCKET, SO_REUSEPORT, 1)
     if address.address.family == .v6 {

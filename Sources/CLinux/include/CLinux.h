@@ -67,6 +67,10 @@ static inline int culvert_accept4(int descriptor, struct sockaddr *address, sock
   return (int)syscall(SYS_accept4, descriptor, address, length, flags);
 }
 
+static inline int culvert_ioctl(int descriptor, unsigned long request, void *argument) {
+  return ioctl(descriptor, request, argument);
+}
+
 static inline int culvert_setns(int descriptor, int type) {
   return (int)syscall(SYS_setns, descriptor, type);
 }

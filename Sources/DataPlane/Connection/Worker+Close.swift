@@ -72,8 +72,9 @@ extension Worker where IO: ~Copyable {
 
   /// What still comes is not wanted; its end means that ours has arrived.
   mutating func lingerReceived(_ handle: Handle, _ side: Side, _ completion: Completion) {
-    if completion.buffer >= 0 { io.recycle(buffer: completion.buffer) }
-    if completion.result > 0 { startReceive(handle, side) } else { closeLegs(handle, reset: false) }
+    guard completion.result > 0 else { return closeLegs(handle, reset: false) }
+    io.recycle(buffer: completion.buffer)
+    startReceive(handle, side)
   }
 
   // MARK: Closing

@@ -12,8 +12,11 @@ final class Listener: Sendable {
   /// Connections the kernel may hold before they are accepted (listen(2)).
   static let backlog: Int32 = 4096
 
-  init(_ direction: Direction, on address: SocketAddress, namespace: UInt16) throws(Errno) {
-    descriptor = try Socket.listener(on: address, backlog: Self.backlog)
+  /// - Parameter flags: the backend's socket flags.
+  init(
+    _ direction: Direction, on address: SocketAddress, namespace: UInt16, flags: Int32
+  ) throws(Errno) {
+    descriptor = try Socket.listener(on: address, backlog: Self.backlog, flags: flags)
     self.direction = direction
     self.address = address
     self.namespace = namespace

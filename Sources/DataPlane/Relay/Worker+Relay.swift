@@ -57,6 +57,7 @@ extension Worker where IO: ~Copyable {
   mutating func receiveCompleted(_ side: Side, _ completion: Completion) {
     guard let handle = landed(completion, side) else { return }
     handle.it[side].isReceiving = false
+    if completion.result <= 0, completion.buffer >= 0 { io.recycle(buffer: completion.buffer) }
     if completion.result == -ENOBUFS { return receiveFoundNoBuffer(handle, side) }
     switch handle.it.state {
     case .sniffing:
@@ -70,7 +71,7 @@ extension Worker where IO: ~Copyable {
       lingerReceived(handle, side, completion)
     case .connecting, .vacant, .closed:
       assertionFailure("nothing is received in this state")
-      if completion.buffer >= 0 { io.recycle(buffer: completion.buffer) }
+      if completion.result > 0 { io.recycle(buffer: completion.buffer) }
       end(handle, .stopped)
     }
   }
@@ -85,7 +86,7 @@ extension Worker where IO: ~Copyable {
     guard completion.result >= 0 else { return end(handle, side.reset) }
     guard !handle.it[side].hasEnded else {
       // Draining has ended this direction already.
-      if completion.buffer >= 0 { io.recycle(buffer: completion.buffer) }
+      if completion.result > 0 { io.recycle(buffer: completion.buffer) }
       return
     }
     guard completion.result > 0 else {
