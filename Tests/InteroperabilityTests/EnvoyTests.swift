@@ -31,7 +31,7 @@ enum Envoy {
                 require_client_certificate: true
                 common_tls_context:
                   alpn_protocols: [istio-peer-exchange, h2, http/1.1]
-                  tls_params: { tls_minimum_protocol_version: TLSv1_3, tls_maximum_protocol_version: TLSv1_3 }
+                  tls_params: { tls_minimum_protocol_version: TLSv1_2, tls_maximum_protocol_version: TLSv1_3 }
                   tls_certificates:
                   - certificate_chain: { filename: "\(credential.certificate)" }
                     private_key: { filename: "\(credential.privateKey)" }
@@ -94,6 +94,7 @@ enum Envoy {
               sni: outbound_.\(remotePort)_._.db.shop.svc.cluster.local
               common_tls_context:
                 alpn_protocols: [\(alpn.joined(separator: ", "))]
+                tls_params: { tls_minimum_protocol_version: TLSv1_2, tls_maximum_protocol_version: TLSv1_3 }
                 tls_certificates:
                 - certificate_chain: { filename: "\(credential.certificate)" }
                   private_key: { filename: "\(credential.privateKey)" }
