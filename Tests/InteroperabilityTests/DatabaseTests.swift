@@ -9,7 +9,7 @@ extension RealPrograms {
       arguments: Wire.allCases, Family.allCases)
     func mariaDB(wire: Wire, family: Family) throws {
       try wire.run("canary-of-mariadb") { mesh in
-        let server = try RealServer.mariaDB(in: mesh.server)
+        try RealServer.mariaDB(in: mesh.server)
         let answer = try mesh.client.check(
           Self.mariaDBClient(family.server) + ["--execute=SELECT 'canary-of-mariadb', 6 * 7"])
         #expect(answer == "canary-of-mariadb\t42\n")
@@ -23,7 +23,6 @@ extension RealPrograms {
             SELECT MD5(data) FROM t;
             """)
         #expect(rows.hasPrefix("2\t2000000\n"))
-        _ = server
       }
     }
 
@@ -33,14 +32,13 @@ extension RealPrograms {
     func mariaDBWithTLS(wire: Wire) throws {
       // The server's version is in its greeting, before TLS.
       try wire.run("MariaDB") { mesh in
-        let server = try RealServer.mariaDB(in: mesh.server, tls: try Identities.web.get())
+        try RealServer.mariaDB(in: mesh.server, tls: try Identities.web.get())
         let answer = try mesh.client.check(
           Self.mariaDBClient(Family.v4.server) + [
             "--ssl", "--ssl-ca=\(try Identities.authority.get().bundle)",
             "--execute=SHOW STATUS LIKE 'Ssl_version'",
           ])
         #expect(answer == "Ssl_version\tTLSv1.3\n")
-        _ = server
       }
     }
 
@@ -56,7 +54,7 @@ extension RealPrograms {
       arguments: Wire.allCases, Family.allCases)
     func postgreSQL(wire: Wire, family: Family) throws {
       try wire.run("canary-of-postgresql") { mesh in
-        let server = try RealServer.postgreSQL(in: mesh.server)
+        try RealServer.postgreSQL(in: mesh.server)
         let connection = ["--host=\(family.server)", "--username=postgres"]
         let answer = try mesh.client.check(
           ["psql", "--no-psqlrc", "--tuples-only", "--no-align"] + connection
@@ -68,7 +66,6 @@ extension RealPrograms {
           let report = try mesh.client.check(["pgbench"] + options + connection + ["postgres"])
           #expect(report.contains("number of failed transactions: 0 "))
         }
-        _ = server
       }
     }
 
@@ -77,7 +74,7 @@ extension RealPrograms {
       .needs(program: "redis-cli"), arguments: Wire.allCases, Family.allCases)
     func redis(wire: Wire, family: Family) throws {
       try wire.run("canary-of-redis") { mesh in
-        let server = try RealServer.redis(in: mesh.server)
+        try RealServer.redis(in: mesh.server)
         let client = ["redis-cli", "-h", family.server]
         #expect(try mesh.client.check(client + ["SET", "key", "canary-of-redis"]) == "OK\n")
         #expect(try mesh.client.check(client + ["GET", "key"]) == "canary-of-redis\n")
@@ -86,7 +83,6 @@ extension RealPrograms {
           "set,get", "--csv",
         ])
         #expect(report.contains("\"SET\"") && report.contains("\"GET\""))
-        _ = server
       }
     }
 
@@ -96,12 +92,11 @@ extension RealPrograms {
       Family.allCases)
     func redisProtectedMode(wire: Wire, family: Family) throws {
       try wire.run("DENIED") { mesh in
-        let server = try RealServer.redis(in: mesh.server, isProtected: true)
+        try RealServer.redis(in: mesh.server, isProtected: true)
         let local = try mesh.server.check(["redis-cli", "-h", family.loopback, "PING"])
         #expect(local == "PONG\n")
         let remote = try mesh.client.run(["redis-cli", "-h", family.server, "PING"])
         #expect((remote.output + remote.errors).contains("DENIED"))
-        _ = server
       }
     }
   }

@@ -7,9 +7,9 @@ enum Envoy {
   /// `application` on loopback.
   static func server(
     in namespace: Namespace, port: UInt16, application: UInt16, _ credential: Credential
-  ) throws -> Instance {
+  ) throws {
     let bundle = try Identities.authority.get().bundle
-    return try Instance(
+    try start(
       in: namespace, port: port,
       """
       static_resources:
@@ -62,9 +62,9 @@ enum Envoy {
   static func client(
     in namespace: Namespace, port: UInt16, to address: String, _ remotePort: UInt16,
     _ credential: Credential, alpn: [String] = ["istio"]
-  ) throws -> Instance {
+  ) throws {
     let bundle = try Identities.authority.get().bundle
-    return try Instance(
+    try start(
       in: namespace, port: port,
       """
       static_resources:
@@ -105,23 +105,21 @@ enum Envoy {
       """)
   }
 
-  struct Instance {
-    let program: Program
-    let directory: TemporaryDirectory
-
-    init(in namespace: Namespace, port: UInt16, _ configuration: String) throws {
-      guard let path = Machine.envoyPath else { throw Trouble("no Envoy") }
-      directory = try TemporaryDirectory()
-      let file = try directory.write(configuration, to: "envoy.yaml")
-      program = try namespace.start([
-        path, "--config-path", file, "--concurrency", "1", "--disable-hot-restart", "--log-level",
-        "warning",
-      ])
-      do {
-        try namespace.waitForListener(port: port)
-      } catch {
-        throw Trouble("\(error)\n\(program.transcript)")
-      }
+  private static func start(
+    in namespace: Namespace, port: UInt16, _ configuration: String
+  ) throws {
+    guard let path = Machine.envoyPath else { throw Trouble("no Envoy") }
+    let directory = try TemporaryDirectory()
+    namespace.keep(directory)
+    let file = try directory.write(configuration, to: "envoy.yaml")
+    let program = try namespace.start([
+      path, "--config-path", file, "--concurrency", "1", "--disable-hot-restart", "--log-level",
+      "warning",
+    ])
+    do {
+      try namespace.waitForListener(port: port)
+    } catch {
+      throw Trouble("\(error)\n\(program.transcript)")
     }
   }
 }
@@ -138,16 +136,15 @@ extension RealPrograms {
         }
       ) { mesh in
         let echo = try mesh.server.echoServer(on: "127.0.0.1", port: 9000)
-        let server = try Envoy.server(
+        try Envoy.server(
           in: mesh.server, port: 8000, application: echo.port, try Identities.server.get())
-        let client = try Envoy.client(
+        try Envoy.client(
           in: mesh.client, port: 9100, to: family.server, 8000, try Identities.client.get())
         let recording = try mesh.captured {
           try Self.exercise(mesh.client, "127.0.0.1", 9100)
         }
         #expect(recording.count(of: "canary") == 0)
         #expect(recording.tlsStreamCount == 2)
-        _ = (server, client)
       }
     }
 
@@ -160,7 +157,7 @@ extension RealPrograms {
         }
       ) { mesh in
         let echo = try mesh.server.echoServer(on: "127.0.0.1", port: 9000)
-        let server = try Envoy.server(
+        try Envoy.server(
           in: mesh.server, port: 8000, application: echo.port, try Identities.server.get())
         let recording = try mesh.captured { try Self.exercise(mesh.client, family.server, 8000) }
         #expect(recording.count(of: "canary") == 0)
@@ -169,7 +166,6 @@ extension RealPrograms {
         #expect(record.security == "mutual_tls")
         #expect(record["dst.identity"] == Identities.serverID)
         #expect(record.end == "closed")
-        _ = server
       }
     }
 
@@ -177,19 +173,19 @@ extension RealPrograms {
     func unexpectedEnvoyServer(family: Family) throws {
       try Mesh.run(.standard { $0.server = nil }) { mesh in
         let echo = try mesh.server.echoServer(on: "127.0.0.1", port: 9000)
-        let server = try Envoy.server(
+        try Envoy.server(
           in: mesh.server, port: 8000, application: echo.port, try Identities.client.get())
         let stream = try mesh.client.connect(to: family.server, port: 8000)
         try? stream.send("canary")
         #expect(try stream.end() == .reset)
         try #require(mesh.clientProxy).waitForRefusal("unexpected_identity")
         #expect(echo.received.isEmpty)
-        _ = server
       }
     }
 
     @Test(
-      "Envoy as client, Culvert as server", arguments: [["istio"], ["istio-peer-exchange", "istio"]],
+      "Envoy as client, Culvert as server",
+      arguments: [["istio"], ["istio-peer-exchange", "istio"]],
       Family.allCases)
     func envoyClient(alpn: [String], family: Family) throws {
       try Mesh.run(
@@ -199,7 +195,7 @@ extension RealPrograms {
         }
       ) { mesh in
         let echo = try mesh.server.echoServer()
-        let client = try Envoy.client(
+        try Envoy.client(
           in: mesh.client, port: 9100, to: family.server, echo.port, try Identities.client.get(),
           alpn: alpn)
         let recording = try mesh.captured { try Self.exercise(mesh.client, "127.0.0.1", 9100) }
@@ -211,7 +207,6 @@ extension RealPrograms {
         #expect(record["src.identity"] == Identities.clientID)
         #expect(record["sni"] == "outbound_.\(echo.port)_._.db.shop.svc.cluster.local")
         #expect(record.end == "closed")
-        _ = client
       }
     }
 
@@ -225,14 +220,13 @@ extension RealPrograms {
         }
       ) { mesh in
         let echo = try mesh.server.echoServer()
-        let client = try Envoy.client(
+        try Envoy.client(
           in: mesh.client, port: 9100, to: family.server, echo.port, stranger)
         let stream = try mesh.client.connect(to: "127.0.0.1", port: 9100)
         try? stream.send("canary")
         _ = try stream.end()
         try #require(mesh.serverProxy).waitForRefusal("untrusted_chain")
         #expect(echo.accepted == 0)
-        _ = client
       }
     }
 
@@ -240,7 +234,7 @@ extension RealPrograms {
     func serverFirst() throws {
       try Mesh.run(.standard { $0.client = nil }) { mesh in
         let server = try mesh.server.greetingServer("220 canary\n")
-        let client = try Envoy.client(
+        try Envoy.client(
           in: mesh.client, port: 9100, to: Family.v4.server, server.port,
           try Identities.client.get())
         let recording = try mesh.captured {
@@ -252,7 +246,6 @@ extension RealPrograms {
           }
         }
         #expect(recording.count(of: "canary") == 0)
-        _ = client
       }
     }
 

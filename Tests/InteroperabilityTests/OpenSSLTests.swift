@@ -51,7 +51,9 @@ extension RealPrograms {
       }
     }
 
-    @Test("Without a mesh ALPN a TLS client is the application's", arguments: ["h2", "istio-peer-exchange"])
+    @Test(
+      "Without a mesh ALPN a TLS client is the application's",
+      arguments: ["h2", "istio-peer-exchange"])
     func notMesh(alpn: String) throws {
       try Mesh.run(.standard { $0.client = nil }) { mesh in
         _ = try OpenSSL.meshServer(

@@ -3,16 +3,11 @@ import Testing
 
 /// Real servers, run in a test's namespace from a directory of their own: in the foreground, never
 /// as the system's services, and gone with the namespace.
-struct RealServer {
-  let port: UInt16
-  let program: Program
-  /// Kept as long as the server runs.
-  let directory: TemporaryDirectory
-
+enum RealServer {
   /// MariaDB with a database `shop` and a user `shop` (password `shop`). It speaks first.
   /// With a credential it also offers TLS of its own.
-  static func mariaDB(in namespace: Namespace, tls: Credential? = nil) throws -> RealServer {
-    let directory = try TemporaryDirectory()
+  static func mariaDB(in namespace: Namespace, tls: Credential? = nil) throws {
+    let directory = try makeDirectory(for: namespace)
     let data = try directory.makeDirectory("data")
     try Program.check(["chown", "-R", "mysql:", directory.path])
     try Program.check([
@@ -41,13 +36,12 @@ struct RealServer {
     }
     let program = try namespace.start(command)
     try program.waitForError(containing: "ready for connections", seconds: 60)
-    return RealServer(port: 3306, program: program, directory: directory)
   }
 
   /// PostgreSQL that trusts everybody in the tests' networks.
-  static func postgreSQL(in namespace: Namespace) throws -> RealServer {
+  static func postgreSQL(in namespace: Namespace) throws {
     guard let programs = Machine.postgresqlDirectory else { throw Trouble("no PostgreSQL") }
-    let directory = try TemporaryDirectory()
+    let directory = try makeDirectory(for: namespace)
     let data = "\(directory.path)/data"
     try Program.check(["chown", "postgres:", directory.path])
     // initdb and postgres refuse to run as root.
@@ -66,24 +60,22 @@ struct RealServer {
         "unix_socket_directories=\(directory.path)", "-c", "fsync=off", "-c", "shared_buffers=16MB",
       ])
     try program.waitForError(containing: "ready to accept connections", seconds: 60)
-    return RealServer(port: 5432, program: program, directory: directory)
   }
 
   /// Redis; in protected mode it serves clients on loopback only.
-  static func redis(in namespace: Namespace, isProtected: Bool = false) throws -> RealServer {
-    let directory = try TemporaryDirectory()
-    let program = try namespace.start([
+  static func redis(in namespace: Namespace, isProtected: Bool = false) throws {
+    let directory = try makeDirectory(for: namespace)
+    _ = try namespace.start([
       "redis-server", "--port", "6379", "--save", "", "--appendonly", "no", "--dir",
       directory.path, "--protected-mode", isProtected ? "yes" : "no", "--bind", "*", "-::*",
     ])
     try namespace.waitForListener(port: 6379)
-    return RealServer(port: 6379, program: program, directory: directory)
   }
 
   /// nginx: HTTP/1.1 on 8081, cleartext HTTP/2 on 8082, HTTP/1.1 and HTTP/2 over TLS on 8443.
   /// It answers with the request's URI and its protocol, and serves 10 MB at /large.
-  static func nginx(in namespace: Namespace) throws -> RealServer {
-    let directory = try TemporaryDirectory()
+  static func nginx(in namespace: Namespace) throws {
+    let directory = try makeDirectory(for: namespace)
     let web = try Identities.web.get()
     try directory.write(String(repeating: "x", count: 10_000_000), to: "large")
     let configuration = try directory.write(
@@ -113,11 +105,16 @@ struct RealServer {
         }
       }
       """, to: "nginx.conf")
-    let program = try namespace.start([
+    _ = try namespace.start([
       "nginx", "-c", configuration, "-p", directory.path, "-e", "stderr",
     ])
     for port: UInt16 in [8081, 8082, 8443] { try namespace.waitForListener(port: port) }
-    return RealServer(port: 8081, program: program, directory: directory)
+  }
+
+  private static func makeDirectory(for namespace: Namespace) throws -> TemporaryDirectory {
+    let directory = try TemporaryDirectory()
+    namespace.keep(directory)
+    return directory
   }
 }
 

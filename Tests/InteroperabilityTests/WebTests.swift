@@ -9,7 +9,7 @@ extension RealPrograms {
       arguments: Wire.allCases, Family.allCases)
     func http1(wire: Wire, family: Family) throws {
       try wire.run("canary-of-http1") { mesh in
-        let server = try RealServer.nginx(in: mesh.server)
+        try RealServer.nginx(in: mesh.server)
         let base = "http://\(family.endpoint(family.server, 8081))"
         // Two requests over one connection.
         let answer = try mesh.client.check(
@@ -18,7 +18,6 @@ extension RealPrograms {
         let size = try mesh.client.check(
           Self.curl + ["--output", "/dev/null", "--write-out", "%{size_download}", "\(base)/large"])
         #expect(size == "10000000")
-        _ = server
       }
     }
 
@@ -28,12 +27,11 @@ extension RealPrograms {
     func http2(wire: Wire, family: Family) throws {
       // The connection preface of RFC 9113 §3.4; header fields are compressed.
       try wire.run("PRI * HTTP/2.0") { mesh in
-        let server = try RealServer.nginx(in: mesh.server)
+        try RealServer.nginx(in: mesh.server)
         let base = "http://\(family.endpoint(family.server, 8082))"
         let answer = try mesh.client.check(
           Self.curl + ["--http2-prior-knowledge", "\(base)/one"])
         #expect(answer == "/one HTTP/2.0\n")
-        _ = server
       }
     }
 
@@ -43,7 +41,7 @@ extension RealPrograms {
     func applicationTLS(wire: Wire, family: Family) throws {
       // The server name stands in the application's ClientHello.
       try wire.run("app.example") { mesh in
-        let server = try RealServer.nginx(in: mesh.server)
+        try RealServer.nginx(in: mesh.server)
         for (option, version) in [("--http1.1", "HTTP/1.1"), ("--http2", "HTTP/2.0")] {
           let answer = try mesh.client.check(
             Self.curl + [
@@ -58,7 +56,6 @@ extension RealPrograms {
           #expect(record.security == "application_tls")
           #expect(record["sni"] == "app.example")
         }
-        _ = server
       }
     }
 
@@ -67,13 +64,12 @@ extension RealPrograms {
       .needs(program: "h2load"), arguments: Wire.allCases)
     func manyStreams(wire: Wire) throws {
       try wire.run("PRI * HTTP/2.0") { mesh in
-        let server = try RealServer.nginx(in: mesh.server)
+        try RealServer.nginx(in: mesh.server)
         let report = try mesh.client.check([
           "h2load", "--requests=1000", "--clients=5", "--max-concurrent-streams=20",
           "http://\(Family.v4.endpoint(Family.v4.server, 8082))/stream",
         ])
         #expect(report.contains("1000 succeeded, 0 failed, 0 errored, 0 timeout"))
-        _ = server
       }
     }
 

@@ -88,7 +88,7 @@ extension InNamespaces {
     /// Takes one connection on loopback, cuts its first record up, and passes on everything else.
     private static func relay(_ cut: Cut, in mesh: Mesh, to port: UInt16) throws -> Server {
       let client = mesh.client
-      return Server(try client.listen(on: "127.0.0.1")) { downstream, _ in
+      return try client.serve(on: "127.0.0.1") { downstream, _ in
         let upstream = try client.connect(to: Family.v4.server, port: port)
         try Socket.setNoDelay(upstream.descriptor)
         let header = try downstream.receive(exactly: 5)

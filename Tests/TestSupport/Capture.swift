@@ -16,7 +16,8 @@ package final class Capture: @unchecked Sendable {
     // a frame of the snapshot length for each packet, small or large: 64 KiB and the header of a
     // packet that no device has cut up, and room for a thousand.
     program = try namespace.start([
-      "tcpdump", "-i", device, "-w", path, "-U", "--immediate-mode", "-s", "65600", "-B", "131072", "-n",
+      "tcpdump", "-i", device, "-w", path, "-U", "--immediate-mode", "-s", "65600", "-B", "131072",
+      "-n",
       "-Z", "root",
     ])
     try program.waitForError(containing: "listening on")

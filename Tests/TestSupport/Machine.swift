@@ -29,6 +29,15 @@ package enum Machine {
     return true
   }()
 
+  /// The soft limit becomes the hard one, for the test and for what it starts.
+  static let raiseDescriptorLimit: Void = {
+    let descriptors = __rlimit_resource_t(RLIMIT_NOFILE.rawValue)
+    var limit = rlimit()
+    guard unsafe getrlimit(descriptors, &limit) == 0 else { return }
+    limit.rlim_cur = limit.rlim_max
+    unsafe setrlimit(descriptors, &limit)
+  }()
+
   package static func has(_ program: String) -> Bool { path(of: program) != nil }
 
   /// Finds a program in PATH and where Debian puts servers.

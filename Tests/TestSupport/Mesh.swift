@@ -62,6 +62,7 @@ package final class Mesh: Sendable {
   }
 
   private init(_ plan: Plan) throws {
+    Machine.raiseDescriptorLimit
     client = try Namespace("client")
     server = try Namespace("server")
     try Namespace.join(

@@ -8,6 +8,9 @@ package final class Namespace: @unchecked Sendable {
   package let name: String
   private let descriptor: Int32
   private let programs = Box<[Program]>([])
+  private let servers = Box<[Server]>([])
+  private let kept = Box<[TemporaryDirectory]>([])
+  private let isOpen = Box(true)
   private static let counter = Box(0)
 
   /// Makes a namespace. `label` is only for people who look at `ip netns`.
@@ -24,19 +27,30 @@ package final class Namespace: @unchecked Sendable {
     try Program.check(["ip", "-n", name, "link", "set", "lo", "up"])
   }
 
-  deinit { close() }
+  deinit {
+    close()
+    _ = Glibc.close(descriptor)
+  }
 
   /// Ends everything in the namespace and removes it.
   package func close() {
-    let running = programs.update { programs in
-      defer { programs = [] }
-      return programs
+    let isFirst = isOpen.update { isOpen in
+      defer { isOpen = false }
+      return isOpen
     }
-    guard fcntl(descriptor, F_GETFD) >= 0 else { return }
-    for program in running { program.kill() }
+    guard isFirst else { return }
+    for server in servers.value { server.stop() }
+    for program in programs.value { program.kill() }
     Self.remove(name)
-    _ = Glibc.close(descriptor)
+    servers.update { $0 = [] }
+    kept.update { $0 = [] }
   }
+
+  /// Has a server live as long as the namespace.
+  func keep(_ server: Server) { servers.update { $0.append(server) } }
+
+  /// Has a directory live as long as the namespace.
+  package func keep(_ directory: TemporaryDirectory) { kept.update { $0.append(directory) } }
 
   /// Joins two namespaces by a veth pair, each end named `device` there, with the addresses given
   /// (`10.90.0.1/24`). Duplicate address detection is off: IPv6 works at once.

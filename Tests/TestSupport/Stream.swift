@@ -233,7 +233,8 @@ extension Namespace {
   }
 }
 
-/// A server in a namespace that treats every connection alike, each on its own thread.
+/// A server in a namespace that treats every connection alike, each on its own thread. It lives
+/// as long as the namespace.
 package final class Server: Sendable {
   package let port: UInt16
   private let state: Box<State>
@@ -245,8 +246,7 @@ package final class Server: Sendable {
     var stopped = false
   }
 
-  /// Starts it. The handler reports the bytes it received through its second argument.
-  package init(
+  fileprivate init(
     _ listener: Listener, handler: @escaping @Sendable (Stream, ([UInt8]) -> Void) throws -> Void
   ) {
     port = listener.port
@@ -266,8 +266,6 @@ package final class Server: Sendable {
       }
     }
   }
-
-  deinit { stop() }
 
   package func stop() {
     state.update {
@@ -291,9 +289,19 @@ package final class Server: Sendable {
 }
 
 extension Namespace {
+  /// Starts a server. The handler reports the bytes it received through its second argument.
+  package func serve(
+    on address: String = "::", port: UInt16 = 0,
+    handler: @escaping @Sendable (Stream, ([UInt8]) -> Void) throws -> Void
+  ) throws -> Server {
+    let server = Server(try listen(on: address, port: port), handler: handler)
+    keep(server)
+    return server
+  }
+
   /// Sends back what it receives, and ends when the client has finished.
   package func echoServer(on address: String = "::", port: UInt16 = 0) throws -> Server {
-    Server(try listen(on: address, port: port)) { stream, report in
+    try serve(on: address, port: port) { stream, report in
       stream.setTimeout(seconds: 300)
       while case let bytes = try stream.receive(), !bytes.isEmpty {
         report(bytes)
@@ -304,7 +312,7 @@ extension Namespace {
 
   /// Speaks first, as MySQL and SMTP servers do, then echoes.
   package func greetingServer(_ greeting: String, port: UInt16 = 0) throws -> Server {
-    Server(try listen(port: port)) { stream, report in
+    try serve(port: port) { stream, report in
       try stream.send(greeting)
       while case let bytes = try stream.receive(), !bytes.isEmpty {
         report(bytes)
