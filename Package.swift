@@ -85,6 +85,8 @@ let package = Package(
       resources: [.copy("Golden"), .copy("Scripts")]),
     tests("IdentityTests", ["Identity"]),
     tests("PolicyTests", ["Identity", "Net", "Policy"]),
+    tests("TelemetryTests", ["Identity", "Net", "Policy", "Telemetry"]),
+    tests("DataPlaneTests", ["CLinux", "DataPlane", "Net", "Policy", "TLS", "Telemetry"]),
     tests("TLSTests", ["COpenSSL", "Identity", "TLS"]),
     tests("SniffTests", ["Sniff"]),
     tests("ConfigurationTests", ["Configuration", "Identity", "Net", "Policy"]),

@@ -190,7 +190,8 @@ extension Worker where IO: ~Copyable {
     guard let handle = landed(completion, side) else { return }
     handle.it[side].isSending = false
     guard completion.result > 0 else {
-      return handle.it.state == .draining ? closeLegs(handle, reset: false) : end(handle, side.reset)
+      return handle.it.state == .draining
+        ? closeLegs(handle, reset: false) : end(handle, side.reset)
     }
     handle.it[side].outgoing.offset += Int(completion.result)
     let outgoing = handle.it[side].outgoing
