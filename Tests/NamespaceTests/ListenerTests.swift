@@ -120,7 +120,7 @@ extension InNamespaces {
           #expect(
             try attempt("hello", from: mesh.server, to: address, port: echo.port) == .answered)
         }
-        #expect(try mesh.serverProxy?.status().connections.opened == 0)
+        #expect(try mesh.serverProxy?.status().connections.accepted == 0)
       }
     }
   }

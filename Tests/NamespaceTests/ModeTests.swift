@@ -146,7 +146,7 @@ extension InNamespaces {
         let echo = try mesh.server.echoServer()
         let outcome = try attempt("hello", from: mesh.client, to: family.server, port: echo.port)
         #expect(outcome == .answered)
-        #expect(try mesh.serverProxy?.status().connections.opened == 0)
+        #expect(try mesh.serverProxy?.status().connections.accepted == 0)
       }
     }
 

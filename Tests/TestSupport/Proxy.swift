@@ -104,7 +104,7 @@ package struct ProxyStatus: Decodable, Sendable {
 
   package struct Connections: Decodable, Sendable {
     package let open: [String: Int]
-    package let opened: Int
+    package let accepted: Int
     package let refused: [String: Int]
 
     package var openCount: Int { open.values.reduce(0, +) }
