@@ -97,7 +97,8 @@ final class Companion {
 
   func stop() {
     guard process.isRunning else { return }
-    process.terminate()
+    // A child inherits the signals its parent's thread blocks, SIGTERM among them.
+    kill(process.processIdentifier, SIGKILL)
     process.waitUntilExit()
   }
 
