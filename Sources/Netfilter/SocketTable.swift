@@ -30,18 +30,14 @@ struct SocketTable: ~Copyable {
   mutating func list() throws(NetfilterError) -> [ListedSocket] {
     var sockets: [ListedSocket] = []
     for family in [AF_INET, AF_INET6] {
-      var listed: [ListedSocket] = []
       do throws(Errno) {
-        try netlink.ask(dump: true, restart: { listed = [] }) { flags, sequence in
+        sockets += try netlink.ask(dump: true) { flags, sequence in
           Self.request(
             UInt16(SOCK_DIAG_BY_FAMILY), flags, sequence, family: UInt8(family), nil)
-        } visit: { message in
-          if let socket = Self.socket(message) { listed.append(socket) }
-        }
+        }.compactMap(Self.socket)
       } catch {
         throw .netlink("cannot list connections (CONFIG_INET_TCP_DIAG)", error)
       }
-      sockets += listed
     }
     return sockets
   }
@@ -56,9 +52,8 @@ struct SocketTable: ~Copyable {
   }
 
   private mutating func destroy(family: UInt8, _ identification: [UInt8]) throws(Errno) {
-    try netlink.ask(dump: false) { flags, sequence in
+    _ = try netlink.ask(dump: false) { flags, sequence in
       Self.request(UInt16(SOCK_DESTROY), flags, sequence, family: family, identification)
-    } visit: { _ in
     }
   }
 

@@ -49,8 +49,8 @@ struct LeakTests {
     let capture = try Capture(wire)
     try client.tell("send \(Self.canary) 1000")
     try client.expect("sent")
-    try client.tell("retransmitted")
-    try client.expect("retransmitted")
+    try client.tell("retried")
+    try client.expect("retried")
     #expect(try capture.count(Self.canary) == 0)
   }
 
@@ -90,7 +90,8 @@ struct LeakTests {
     #expect(try (capture.count(Self.canary) > 0) == leaks)
   }
 
-  @Test func `rules that come under traffic stop it, and no more than was sent before leaks`() throws
+  @Test func `rules that come under traffic stop it, and no more than was sent before leaks`()
+    throws
   {
     let wire = try Wire()
     try track(wire.inside)

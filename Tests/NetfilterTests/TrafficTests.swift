@@ -158,7 +158,8 @@ struct TrafficTests {
       try wire.inside.peer("answer", "5353", "near"), try wire.inside.peer("answer", "53", "near"),
     ]
     for server in servers { try server.expect("ready") }
-    func ask(_ from: TestNamespace, _ address: String, _ port: String, _ source: String = "0") throws
+    func ask(_ from: TestNamespace, _ address: String, _ port: String, _ source: String = "0")
+      throws
       -> String
     {
       try from.peer("datagram", address, port, "x", source).expect("")
