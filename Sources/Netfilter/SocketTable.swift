@@ -7,6 +7,8 @@ struct ListedSocket: Hashable {
   let local: SocketAddress
   let remote: SocketAddress
   let isListening: Bool
+  /// Its SYN is not answered yet, so it has sent nothing.
+  let isConnecting: Bool
   let user: UInt32
   let mark: UInt32
   /// AF_INET or AF_INET6, and the kernel's own identification, to name the socket to it again.
@@ -95,6 +97,8 @@ struct SocketTable: ~Copyable {
     }
   }
 
+  // States, include/net/tcp_states.h.
+  private static let synSent: UInt8 = 2
   private static let listen: UInt8 = 10
 
   private static func socket(_ message: [UInt8]) -> ListedSocket? {
@@ -114,7 +118,8 @@ struct SocketTable: ~Copyable {
     return ListedSocket(
       local: SocketAddress(address(4), port: UInt16(bigEndian: entry.id.idiag_sport)),
       remote: SocketAddress(address(20), port: UInt16(bigEndian: entry.id.idiag_dport)),
-      isListening: entry.idiag_state == listen, user: entry.idiag_uid,
+      isListening: entry.idiag_state == listen, isConnecting: entry.idiag_state == synSent,
+      user: entry.idiag_uid,
       mark: mark(message, from: offset + MemoryLayout<inet_diag_msg>.size),
       family: entry.idiag_family, identification: Array(idBytes))
   }

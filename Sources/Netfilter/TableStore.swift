@@ -41,7 +41,7 @@ struct TableStore: ~Copyable {
     var sets: [String: SetReference] = [:]
     for (name, type) in try list(.sets).compactMap(NFTListing.setName) {
       let elements = try list(.elements(name)).flatMap(NFTListing.elements)
-      sets[name] = NFTListing.set(type: type, elements: elements, name: name)
+      sets[name] = SetReference(type: type, elements: elements, name: name)
     }
     var result = InstalledTable()
     for (name, chain) in try list(.chains).compactMap(NFTListing.chain) {

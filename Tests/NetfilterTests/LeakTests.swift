@@ -152,6 +152,21 @@ struct LeakTests {
     withExtendedLifetime((server, proxy)) {}
   }
 
+  @Test func `remove closes inbound connections that were redirected, and no others`() throws {
+    let wire = try Wire()
+    let proxy = try wire.inside.sink("15006", "15008")
+    try wire.inside.install()
+    let redirected = try wire.outside.peer("client", Wire.insideV4, "7000")
+    try redirected.expect("connected")
+    let direct = try wire.outside.peer("client", Wire.insideV4, "15008")
+    try direct.expect("connected")
+    #expect(try wire.inside.initialize("remove").status == 0)
+    try proxy.expect("reset 15006")
+    try direct.tell("send x 1000")
+    try direct.tell("close")
+    #expect(try proxy.expect("closed 15008") == "1000")
+  }
+
   @Test func `reinstalling under live traffic neither leaks nor cuts a connection`() throws {
     let wire = try Wire()
     let server = try wire.outside.sink("7000")
