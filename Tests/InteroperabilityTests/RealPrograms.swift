@@ -4,5 +4,5 @@ import Testing
 /// Real programs, unchanged, through Culvert. One test at a time: they share two cores.
 @Suite(
   "Real programs", .serialized, .needsNamespaces, .needsNftables, .needsIPv6,
-  .timeLimit(.minutes(4)))
+  .needs(program: "tcpdump"), .needs(program: "openssl"), .timeLimit(.minutes(4)))
 enum RealPrograms {}

@@ -5,5 +5,5 @@ import Testing
 /// each loads the machine enough by itself, and timing is part of what some of them check.
 @Suite(
   "In namespaces", .serialized, .needsNamespaces, .needsNftables, .needsIPv6,
-  .timeLimit(.minutes(4)))
+  .needs(program: "tcpdump"), .needs(program: "openssl"), .timeLimit(.minutes(4)))
 enum InNamespaces {}

@@ -123,5 +123,43 @@ extension InNamespaces {
         #expect(try mesh.serverProxy?.status().connections.accepted == 0)
       }
     }
+
+    @Test("An IPv4 destination dialled as IPv4-mapped IPv6 meets the same rules")
+    func mapped() throws {
+      try Mesh.run(
+        .standard {
+          $0.client?.outboundRules = ["{ to: [10.90.0.20/32], action: deny }"]
+        }
+      ) { mesh in
+        let echo = try mesh.server.echoServer()
+        let recording = try mesh.captured {
+          let stream = try mesh.client.connect(
+            to: Family.v4.server, port: echo.port, mapped: true)
+          #expect(try stream.exchange("canary"))
+          let denied = try mesh.client.connect(
+            to: Family.v4.otherServer, port: echo.port, mapped: true)
+          #expect(try denied.end() == .reset)
+        }
+        #expect(recording.count(of: "canary") == 0)
+        try #require(mesh.clientProxy).waitForRefusal("denied_by_rule")
+        #expect(echo.accepted == 1)
+      }
+    }
+
+    @Test(
+      "Who sets the proxy's mark passes his own proxy by, not another's", arguments: Family.allCases
+    )
+    func stolenMark(family: Family) throws {
+      try Mesh.run(.standard { $0.server?.inboundMode = "strict" }) { mesh in
+        let echo = try mesh.server.echoServer()
+        #expect(
+          try attempt("hello", from: mesh.client, to: family.server, port: echo.port) == .answered)
+        let bypass = try mesh.client.connect(to: family.server, port: echo.port, mark: 0xc17)
+        try? bypass.send("canary")
+        #expect(try bypass.end() == .reset)
+        try #require(mesh.serverProxy).waitForRefusal("plaintext_in_strict")
+        #expect(echo.accepted == 1)
+      }
+    }
   }
 }

@@ -194,33 +194,34 @@ extension Namespace {
   }
 
   /// Connects; throws `Errno` if refused or reset at once.
+  ///
+  /// `mark`: SO_MARK of the socket. `mapped`: an IPv4 address is dialled as `::ffff:a.b.c.d` on an
+  /// IPv6 socket.
   package func connect(
-    to address: String, port: UInt16, seconds: Double = patience, from source: String? = nil
+    to address: String, port: UInt16, mark: UInt32? = nil, mapped: Bool = false
   ) throws -> Stream {
-    try enter { try Self.connect(to: address, port: port, seconds: seconds, from: source) }
+    try enter { try Self.connect(to: address, port: port, mark: mark, mapped: mapped) }
   }
 
   /// Many connections at once.
   package func connect(_ count: Int, to address: String, port: UInt16) throws -> [Stream] {
     try enter {
       try (0..<count).map { _ in
-        try Self.connect(to: address, port: port, seconds: patience, from: nil)
+        try Self.connect(to: address, port: port, mark: nil, mapped: false)
       }
     }
   }
 
   private static func connect(
-    to address: String, port: UInt16, seconds: Double, from source: String?
+    to address: String, port: UInt16, mark: UInt32?, mapped: Bool
   ) throws -> Stream {
     guard let ip = IPAddress(address) else { throw Trouble("not an address: \(address)") }
-    let domain = ip.family == .v4 ? AF_INET : AF_INET6
+    let domain = ip.family == .v4 && !mapped ? AF_INET : AF_INET6
     let kind = Int32(SOCK_STREAM.rawValue | SOCK_CLOEXEC.rawValue)
     let stream = Stream(try Errno.check { socket(domain, kind, 0) })
-    if let source = source.flatMap({ IPAddress($0) }) {
-      try Socket.bind(stream.descriptor, to: SocketAddress(source, port: 0))
-    }
-    stream.setTimeout(seconds: seconds)
-    var (storage, length) = SocketAddress(ip, port: port).storage
+    if let mark { try Socket.setMark(stream.descriptor, mark) }
+    let target = SocketAddress(ip, port: port)
+    var (storage, length) = mapped ? mappedStorage(target) : target.storage
     try Errno.check {
       unsafe withUnsafePointer(to: &storage) { pointer in
         unsafe pointer.withMemoryRebound(to: sockaddr.self, capacity: 1) {
@@ -228,8 +229,21 @@ extension Namespace {
         }
       }
     }
-    stream.setTimeout(seconds: patience)
     return stream
+  }
+
+  /// `::ffff:a.b.c.d` (RFC 4291 §2.5.5.2), which `SocketAddress` would turn into IPv4.
+  private static func mappedStorage(_ target: SocketAddress) -> (sockaddr_storage, socklen_t) {
+    var inet6 = sockaddr_in6()
+    inet6.sin6_family = sa_family_t(AF_INET6)
+    inet6.sin6_port = target.port.bigEndian
+    let bytes = [UInt8](repeating: 0, count: 10) + [0xff, 0xff] + target.address.bytes
+    unsafe withUnsafeMutableBytes(of: &inet6.sin6_addr) { unsafe $0.copyBytes(from: bytes) }
+    var storage = sockaddr_storage()
+    unsafe withUnsafeMutableBytes(of: &storage) {
+      unsafe $0.storeBytes(of: inet6, as: sockaddr_in6.self)
+    }
+    return (storage, socklen_t(MemoryLayout<sockaddr_in6>.size))
   }
 }
 
