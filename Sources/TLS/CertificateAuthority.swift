@@ -55,9 +55,9 @@ package final class CertificateAuthority {
       certificate = try CertificateBuilder.authority(
         trustDomain, key: key, lifetimeSeconds: lifetimeSeconds, backdateSeconds: backdateSeconds)
       let keyText = try SecretText(privateKey: key)
-      unsafe try OutputFile.write(keyText.bytes, to: keyPath(directory), mode: 0o600, replacing: false)
+      try keyText.write(to: keyPath(directory), mode: 0o600, replacing: false)
       let text = try SecretText(certificates: [certificate])
-      unsafe try OutputFile.write(text.bytes, to: certificatePath, mode: 0o644, replacing: false)
+      try text.write(to: certificatePath, mode: 0o644, replacing: false)
     } catch {
       throw IdentityError(file: directory, reason: "cannot make a CA: \(error)")
     }
@@ -112,9 +112,9 @@ package final class CertificateAuthority {
         id, key: key, issuer: certificate, issuerKey: self.key, lifetimeSeconds: lifetimeSeconds,
         backdateSeconds: Self.backdateSeconds)
       let keyText = try SecretText(privateKey: key)
-      unsafe try OutputFile.write(keyText.bytes, to: keyPath, mode: 0o600, replacing: true)
+      try keyText.write(to: keyPath, mode: 0o600, replacing: true)
       let text = try SecretText(certificates: [leaf])
-      unsafe try OutputFile.write(text.bytes, to: path, mode: 0o644, replacing: true)
+      try text.write(to: path, mode: 0o644, replacing: true)
     } catch {
       throw IdentityError(file: path, reason: "cannot issue: \(error)")
     }
@@ -123,8 +123,9 @@ package final class CertificateAuthority {
   /// The trust domain's bundle as PEM text.
   package func bundle() throws(IdentityError) -> String {
     do throws(TLSSetupError) {
-      return try unsafe String(
-        decoding: SecretText(certificates: [certificate]).bytes, as: UTF8.self)
+      return unsafe try SecretText(certificates: [certificate]).withBytes {
+        unsafe String(decoding: $0, as: UTF8.self)
+      }
     } catch {
       throw IdentityError(file: directory, reason: error.description)
     }
@@ -134,7 +135,7 @@ package final class CertificateAuthority {
   package func writeBundle(to path: String) throws(IdentityError) {
     do throws(TLSSetupError) {
       let text = try SecretText(certificates: [certificate])
-      unsafe try OutputFile.write(text.bytes, to: path, mode: 0o644, replacing: true)
+      try text.write(to: path, mode: 0o644, replacing: true)
     } catch {
       throw IdentityError(file: path, reason: error.description)
     }
@@ -161,10 +162,20 @@ package final class CertificateAuthority {
 
   deinit { unsafe BIO_free(bio) }
 
-  var bytes: UnsafeRawBufferPointer {
+  /// The text is there for as long as `body` runs.
+  func withBytes<Result>(
+    _ body: (UnsafeRawBufferPointer) throws(TLSSetupError) -> Result
+  ) throws(TLSSetupError) -> Result {
+    defer { withExtendedLifetime(self) {} }
     var start: UnsafeMutablePointer<CChar>?
     let count = unsafe culvert_BIO_get_mem_data(bio, &start)
-    return unsafe UnsafeRawBufferPointer(start: start, count: count)
+    return try unsafe body(UnsafeRawBufferPointer(start: start, count: count))
+  }
+
+  func write(to path: String, mode: mode_t, replacing: Bool) throws(TLSSetupError) {
+    unsafe try withBytes { bytes throws(TLSSetupError) in
+      unsafe try OutputFile.write(bytes, to: path, mode: mode, replacing: replacing)
+    }
   }
 
   private static func memory() throws(TLSSetupError) -> OpaquePointer {
