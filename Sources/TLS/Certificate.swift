@@ -13,6 +13,9 @@ internal import Identity
     unsafe X509_check_purpose(pointer, -1, -1)
   }
 
+  /// Takes over a certificate that is still being made.
+  init(unparsed pointer: OpaquePointer) { unsafe self.pointer = unsafe pointer }
+
   deinit { unsafe X509_free(pointer) }
 
   var isCA: Bool { unsafe X509_get_extension_flags(pointer) & UInt32(EXFLAG_CA) != 0 }

@@ -73,7 +73,11 @@ enum PEMFile {
     guard let bio = unsafe BIO_new_mem_buf(file.bytes.baseAddress, Int32(file.count)) else {
       throw IdentityError(file: path, reason: "out of memory")
     }
-    defer { unsafe BIO_free(bio) }
+    // The BIO reads from the file's memory.
+    defer {
+      unsafe BIO_free(bio)
+      withExtendedLifetime(file) {}
+    }
     var certificates: [Certificate] = []
     ERR_clear_error()
     while let certificate = try unsafe nextCertificate(bio, path, certificates.count + 1) {
@@ -129,7 +133,11 @@ enum PEMFile {
     guard let bio = unsafe BIO_new_mem_buf(file.bytes.baseAddress, Int32(file.count)) else {
       throw IdentityError(file: path, reason: "out of memory")
     }
-    defer { unsafe BIO_free(bio) }
+    // The BIO reads from the file's memory.
+    defer {
+      unsafe BIO_free(bio)
+      withExtendedLifetime(file) {}
+    }
     ERR_clear_error()
     var encrypted = false
     let key = unsafe withUnsafeMutablePointer(to: &encrypted) { asked in
