@@ -75,15 +75,11 @@ extension Interceptor {
   private static func probe(
     _ destination: SocketAddress, port: UInt16
   ) throws(Errno) -> VerificationFailure? {
-    let socket = try Socket.stream(destination.address.family)
-    var (storage, length) = destination.storage
-    let started = unsafe withUnsafePointer(to: &storage) { pointer in
-      unsafe pointer.withMemoryRebound(to: sockaddr.self, capacity: 1) {
-        unsafe connect(socket.number, $0, length)
-      }
-    }
-    if started != 0 {
-      guard Errno.current == Errno(EINPROGRESS) else { throw Errno.current }
+    let flags = Int32(SOCK_CLOEXEC.rawValue | SOCK_NONBLOCK.rawValue)
+    let socket = try Socket.stream(destination.address.family, flags: flags)
+    do throws(Errno) {
+      try Socket.connect(socket.number, to: destination)
+    } catch Errno.inProgress {
       var events = pollfd(fd: socket.number, events: Int16(POLLOUT), revents: 0)
       let ready = try Errno.check { unsafe poll(&events, 1, probeTimeoutMilliseconds) }
       if ready == 0 { return .notRedirected(destination, port) }

@@ -126,7 +126,7 @@ package final class Stream: @unchecked Sendable {
 
   /// RST.
   package func reset() {
-    try? Socket.setResetOnClose(descriptor)
+    try? Socket.setResetOnClose(descriptor, true)
     close()
   }
 

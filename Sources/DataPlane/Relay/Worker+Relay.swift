@@ -13,6 +13,7 @@ extension Worker where IO: ~Copyable {
   /// Both ends are ready: bytes may flow.
   mutating func startRelay(_ handle: Handle) {
     handle.it.state = .relaying
+    setResetOnCrash(handle)
     handle.it.helloDeadline = 0
     handle.it.graceDeadline = 0
     scheduleDeadline(handle)
