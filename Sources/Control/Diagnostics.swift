@@ -13,7 +13,8 @@ package enum Diagnostics {
     var start = 0
     while start < bytes.count {
       let count = unsafe bytes.withUnsafeBufferPointer {
-        unsafe CLinux.write(descriptor, $0.baseAddress.map { unsafe $0 + start }, bytes.count - start)
+        unsafe CLinux.write(
+          descriptor, $0.baseAddress.map { unsafe $0 + start }, bytes.count - start)
       }
       if count < 0, Errno.current == .interrupted { continue }
       guard count > 0 else { return }

@@ -1,4 +1,11 @@
+internal import ArgumentParser
+internal import Control
+
 @main
-enum Main {
-  static func main() {}
+struct CulvertTool: ParsableCommand {
+  static let configuration = CommandConfiguration(
+    commandName: "culvert",
+    abstract: "Looks after culvert-proxy.",
+    version: Culvert.version,
+    subcommands: [StatusCommand.self, DoctorCommand.self])
 }
