@@ -76,13 +76,18 @@ let package = Package(
 
     program("culvert-init", ["Configuration", "Net", "Netfilter", "Policy"]),
     program("culvert-proxy", ["Configuration", "Control"]),
-    program("culvert", ["Control", "Identity", "Net", "TLS"]),
+    program(
+      "culvert",
+      [
+        "CLinux", "Configuration", "Control", "DataPlane", "Identity", "Net", "Netfilter", "TLS",
+      ]),
 
     tests("NetTests", ["CLinux", "Net"]),
     tests(
       "NetfilterTests",
       ["Configuration", "Identity", "Net", "Netfilter", "Policy", "culvert-init"],
       resources: [.copy("Golden"), .copy("Scripts")]),
+    tests("ControlTests", ["CLinux", "Control", "Net", "culvert", "culvert-proxy"]),
     tests("IdentityTests", ["Identity"]),
     tests("PolicyTests", ["Identity", "Net", "Policy"]),
     tests("TelemetryTests", ["Identity", "Net", "Policy", "Telemetry"]),

@@ -6,25 +6,59 @@ internal import Net
 package enum AdminClient {
   /// Bytes an answer may have.
   static let maximumResponseBytes = 16 * 1024 * 1024
-  static let timeoutSeconds = 5
+  /// From connecting to the last byte of the answer.
+  package static let timeoutMilliseconds = 5000
+
+  /// The status of the proxy at `path`; throws one line for people.
+  package static func status(
+    at path: String, timeoutMilliseconds: Int = timeoutMilliseconds
+  ) throws(LoadError) -> StatusReport {
+    let response = try ask(.status, at: path, timeoutMilliseconds: timeoutMilliseconds)
+    guard let status = response.status else {
+      throw LoadError(description: "\(path): the answer holds no status")
+    }
+    return status
+  }
 
   /// Asks the proxy at `path`; throws one line for people.
   package static func ask(
-    _ request: AdminRequest.Kind, at path: String
+    _ request: AdminRequest.Kind, at path: String,
+    timeoutMilliseconds: Int = timeoutMilliseconds
   ) throws(LoadError) -> AdminResponse {
     let bytes: [UInt8]
     do throws(Errno) {
-      bytes = try exchange(request, at: path)
+      bytes = try exchange(request, at: path, timeoutMilliseconds)
     } catch .noEntry, Errno(ECONNREFUSED) {
       throw LoadError(
         description: "\(path): no culvert-proxy answers here; "
           + "is it running, and is this its admin.socket?")
     } catch .permissionDenied {
       throw LoadError(description: "\(path): permission denied; run as the proxy's user")
+    } catch .tryAgain {
+      throw LoadError(
+        description: "\(path): no whole answer within \(timeoutMilliseconds) ms; "
+          + "the proxy is stuck, or this is not its admin.socket")
     } catch {
       throw LoadError(description: "\(path): \(error)")
     }
-    guard let response = try? JSONDecoder().decode(AdminResponse.self, from: Data(bytes)) else {
+    return try decode(bytes, from: path)
+  }
+
+  private static func decode(
+    _ bytes: [UInt8], from path: String
+  ) throws(LoadError) -> AdminResponse {
+    struct Envelope: Decodable { var version: Int }
+    let data = Data(bytes)
+    guard let envelope = try? JSONDecoder().decode(Envelope.self, from: data) else {
+      throw LoadError(description: "\(path): the answer is not one of a culvert-proxy")
+    }
+    guard envelope.version == AdminRequest.currentVersion else {
+      throw LoadError(
+        description: "\(path): the proxy answers in version \(envelope.version) of the admin "
+          + "protocol, this culvert reads version \(AdminRequest.currentVersion); "
+          + "use the culvert that came with it")
+    }
+    guard let response = try? JSONDecoder().decode(AdminResponse.self, from: data) else {
       throw LoadError(description: "\(path): the answer is not one this culvert understands")
     }
     if let error = response.error { throw LoadError(description: "\(path): \(error)") }
@@ -32,17 +66,14 @@ package enum AdminClient {
   }
 
   private static func exchange(
-    _ request: AdminRequest.Kind, at path: String
+    _ request: AdminRequest.Kind, at path: String, _ timeoutMilliseconds: Int
   ) throws(Errno) -> [UInt8] {
-    let socket = try UnixSocket.connect(path)
-    var timeout = timeval(tv_sec: timeoutSeconds, tv_usec: 0)
-    let length = socklen_t(MemoryLayout<timeval>.size)
-    try Errno.check {
-      unsafe setsockopt(socket.number, SOL_SOCKET, SO_RCVTIMEO, &timeout, length)
-    }
+    let deadline = Clock.milliseconds() + Int64(timeoutMilliseconds)
+    let socket = try UnixSocket.connect(path, timeoutMilliseconds: timeoutMilliseconds)
     guard let encoded = try? JSONEncoder().encode(AdminRequest(request)) else {
       throw Errno(EINVAL)
     }
+    // A request is far smaller than a socket buffer, so that one call takes it whole.
     let line = Array(encoded) + [UInt8(ascii: "\n")]
     try Errno.check {
       unsafe send(socket.number, line, line.count, Int32(MSG_NOSIGNAL))
@@ -50,6 +81,9 @@ package enum AdminClient {
     var answer: [UInt8] = []
     var chunk = [UInt8](repeating: 0, count: 65_536)
     while answer.last != UInt8(ascii: "\n") {
+      let left = Int(deadline - Clock.milliseconds())
+      guard left > 0 else { throw .tryAgain }
+      try UnixSocket.setTimeout(socket, SO_RCVTIMEO, milliseconds: left)
       let count = try Errno.check { unsafe recv(socket.number, &chunk, chunk.count, 0) }
       guard count > 0 else { break }
       answer += chunk[..<count]

@@ -18,11 +18,15 @@ struct AdminServer: ~Copyable {
   }
 
   private let path: String
+  private let timeoutMilliseconds: Int64
   private let listener: Descriptor
   private var clients: [Client] = []
 
-  init(path: String) throws(LoadError) {
+  init(
+    path: String, timeoutMilliseconds: Int64 = clientTimeoutMilliseconds
+  ) throws(LoadError) {
     self.path = path
+    self.timeoutMilliseconds = timeoutMilliseconds
     do throws(Errno) {
       listener = try UnixSocket.listen(path)
     } catch Errno(EADDRINUSE) {
@@ -38,9 +42,11 @@ struct AdminServer: ~Copyable {
     _ = unsafe unlink(path)
   }
 
-  /// What to wait for.
+  /// What to wait for. With all places taken the next client waits in the backlog, and looking at
+  /// it would spin.
   var interests: [pollfd] {
-    [pollfd(fd: listener.number, events: Int16(POLLIN), revents: 0)]
+    let isFull = clients.count >= Self.maximumClients
+    return [pollfd(fd: listener.number, events: isFull ? 0 : Int16(POLLIN), revents: 0)]
       + clients.map {
         pollfd(
           fd: $0.descriptor, events: Int16($0.output.isEmpty ? POLLIN : POLLOUT), revents: 0)
@@ -69,7 +75,7 @@ struct AdminServer: ~Copyable {
       let accepted = culvert_accept4(listener.number, nil, nil, flags)
       guard accepted >= 0 else { return }
       clients.append(
-        Client(descriptor: accepted, deadline: now + Self.clientTimeoutMilliseconds))
+        Client(descriptor: accepted, deadline: now + timeoutMilliseconds))
     }
   }
 
@@ -78,7 +84,8 @@ struct AdminServer: ~Copyable {
     _ client: inout Client, _ answer: (AdminRequest.Kind) -> AdminResponse
   ) -> Bool {
     if client.output.isEmpty {
-      var chunk = [UInt8](repeating: 0, count: maximumRequestBytes)
+      var chunk = [UInt8](
+        repeating: 0, count: maximumRequestBytes - client.input.count)
       let count = unsafe recv(client.descriptor, &chunk, chunk.count, 0)
       if count == 0 { return false }
       if count < 0 { return Errno.current == .tryAgain }

@@ -27,13 +27,19 @@ package enum Privileges {
     try Errno.check { culvert_capset(1 << networkAdministration) }
   }
 
+  /// Descriptors that so many connections need: two sockets each, and a reserve for what the
+  /// process holds besides.
+  package static func descriptors(forConnections count: Int) -> Int {
+    2 * count + descriptorReserve
+  }
+
+  private static let descriptorReserve = 256
+
   /// Raises RLIMIT_NOFILE to what so many connections need, as far as that is allowed.
   ///
   /// - Returns: the connections that the limit then has room for.
   package static func makeRoom(forConnections count: Int) -> Int {
-    // Two sockets each; what the process holds besides fits the reserve.
-    let reserve = 256
-    let needed = rlim_t(2 * count + reserve)
+    let needed = rlim_t(descriptors(forConnections: count))
     var limit = rlimit()
     guard unsafe getrlimit(Int32(RLIMIT_NOFILE.rawValue), &limit) == 0 else { return count }
     if limit.rlim_cur < needed {
@@ -44,6 +50,6 @@ package enum Privileges {
       }
       _ = unsafe getrlimit(Int32(RLIMIT_NOFILE.rawValue), &limit)
     }
-    return min(count, max(1, (Int(clamping: limit.rlim_cur) - reserve) / 2))
+    return min(count, max(1, (Int(clamping: limit.rlim_cur) - descriptorReserve) / 2))
   }
 }

@@ -9,20 +9,26 @@ enum UnixSocket {
   /// Listens at `path` with mode 0600; replaces a socket nobody answers at. Its directory is made
   /// with mode 0700 if it is missing.
   ///
-  /// - Throws: EADDRINUSE if somebody answers there already.
+  /// - Throws: EADDRINUSE if somebody answers there already, EEXIST if something other than a
+  ///   socket is there.
   static func listen(_ path: String) throws(Errno) -> Descriptor {
     makeDirectory(of: path)
     do throws(Errno) {
-      _ = try connect(path)
+      let probe = try make(nonBlocking: true)
+      try connect(probe, path)
       throw Errno(EADDRINUSE)
+    } catch .tryAgain {
+      throw Errno(EADDRINUSE)  // Its backlog is full, so somebody listens.
     } catch Errno(ECONNREFUSED) {
+      // The same answer comes for a file that is no socket (net/unix/af_unix.c `unix_find_bsd`).
+      guard isSocket(path) else { throw Errno(EEXIST) }
       try Errno.check { unsafe unlink(path) }
     } catch .noEntry {
       // Nothing is there.
     }
     let listener = try make(nonBlocking: true)
-    let mask = umask(0o177)
-    defer { umask(mask) }
+    // The file takes its mode from the socket (`unix_bind_bsd`), so it never has another one.
+    try Errno.check { fchmod(listener.number, 0o600) }
     unsafe try withAddress(path) { pointer, length throws(Errno) in
       try Errno.check { unsafe bind(listener.number, pointer, length) }
     }
@@ -30,12 +36,38 @@ enum UnixSocket {
     return listener
   }
 
-  static func connect(_ path: String) throws(Errno) -> Descriptor {
+  /// - Parameter timeoutMilliseconds: how long a full backlog is waited for, then EAGAIN.
+  static func connect(_ path: String, timeoutMilliseconds: Int) throws(Errno) -> Descriptor {
     let socket = try make(nonBlocking: false)
-    unsafe try withAddress(path) { pointer, length throws(Errno) in
-      try Errno.check { unsafe CLinux.connect(socket.number, pointer, length) }
-    }
+    try setTimeout(socket, SO_SNDTIMEO, milliseconds: timeoutMilliseconds)
+    try connect(socket, path)
     return socket
+  }
+
+  /// Sets SO_RCVTIMEO or SO_SNDTIMEO; at least 1 ms, since 0 would mean for ever.
+  static func setTimeout(
+    _ socket: borrowing Descriptor, _ option: Int32, milliseconds: Int
+  ) throws(Errno) {
+    let wait = max(1, milliseconds)
+    var time = timeval(tv_sec: wait / 1000, tv_usec: wait % 1000 * 1000)
+    let number = socket.number
+    try Errno.check {
+      unsafe setsockopt(
+        number, SOL_SOCKET, option, &time, socklen_t(MemoryLayout<timeval>.size))
+    }
+  }
+
+  private static func connect(_ socket: borrowing Descriptor, _ path: String) throws(Errno) {
+    let number = socket.number
+    unsafe try withAddress(path) { pointer, length throws(Errno) in
+      try Errno.check { unsafe CLinux.connect(number, pointer, length) }
+    }
+  }
+
+  private static func isSocket(_ path: String) -> Bool {
+    var status = stat()
+    // S_IFMT and S_IFSOCK (inode(7)).
+    return unsafe lstat(path, &status) == 0 && status.st_mode & 0o170000 == 0o140000
   }
 
   private static func make(nonBlocking: Bool) throws(Errno) -> Descriptor {

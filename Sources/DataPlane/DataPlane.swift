@@ -30,6 +30,11 @@ final class WorkerSeed: @unchecked Sendable {
   }
 }
 
+extension DataPlane {
+  /// Connections the kernel is asked to queue per listener and worker until they are accepted.
+  package static var listenBacklog: Int { Int(Listener.backlog) }
+}
+
 /// How workers do input and output.
 package enum BackendKind: String, Sendable {
   case ioUring = "io_uring"

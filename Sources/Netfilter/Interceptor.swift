@@ -46,6 +46,13 @@ package enum Interceptor {
     return true
   }
 
+  /// Puts just this table in place: no look at what is there, no connection is closed. For a
+  /// namespace made to try something out.
+  package static func replaceRules(with table: Table) throws(NetfilterError) {
+    var store = try TableStore()
+    try store.replace(with: table)
+  }
+
   /// What is installed; nil if nothing is.
   package static func installed() throws(NetfilterError) -> InstalledTable? {
     var store = try TableStore()

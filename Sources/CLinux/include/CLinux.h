@@ -75,6 +75,8 @@ static inline int culvert_setns(int descriptor, int type) {
   return (int)syscall(SYS_setns, descriptor, type);
 }
 
+static inline int culvert_unshare(int flags) { return (int)syscall(SYS_unshare, flags); }
+
 static inline int culvert_capset(unsigned effective) {
   struct __user_cap_header_struct header = {_LINUX_CAPABILITY_VERSION_3, 0};
   struct __user_cap_data_struct data[2] = {{effective, effective, 0}, {0, 0, 0}};

@@ -1,0 +1,61 @@
+internal import CLinux
+internal import Net
+
+/// A listener on the loopback address of the calling thread's network namespace.
+struct LoopbackListener: ~Copyable {
+  /// Loopback answers at once or, behind a filter that drops, never.
+  private static let timeoutSeconds = 2
+
+  private let listener: Descriptor
+  let address: SocketAddress
+
+  init(_ family: IPAddress.Family) throws(Errno) {
+    let loopback = family == .v4 ? IPAddress.loopbackV4 : .loopbackV6
+    let listener = try Socket.listener(on: SocketAddress(loopback, port: 0), backlog: 1)
+    try Self.setTimeout(listener, SO_RCVTIMEO)
+    address = try Socket.localAddress(listener.number)
+    self.listener = listener
+  }
+
+  /// Connects to `destination`, which leads here directly or by a redirect.
+  ///
+  /// - Throws: EINPROGRESS or EAGAIN if it did not arrive in time.
+  func pair(connectingTo destination: SocketAddress) throws(Errno) -> LoopbackPair {
+    let client = try Socket.stream(destination.address.family)
+    try Self.setTimeout(client, SO_SNDTIMEO)
+    try Socket.connect(client.number, to: destination)
+    let number = listener.number
+    let server = Descriptor(
+      owning: try Errno.check {
+        culvert_accept4(number, nil, nil, Int32(SOCK_CLOEXEC.rawValue))
+      })
+    return LoopbackPair(client: client, server: server)
+  }
+
+  private static func setTimeout(
+    _ socket: borrowing Descriptor, _ option: Int32
+  ) throws(Errno) {
+    var time = timeval(tv_sec: timeoutSeconds, tv_usec: 0)
+    let number = socket.number
+    try Errno.check {
+      unsafe setsockopt(
+        number, SOL_SOCKET, option, &time, socklen_t(MemoryLayout<timeval>.size))
+    }
+  }
+}
+
+/// Both ends of a TCP connection over loopback.
+struct LoopbackPair: ~Copyable {
+  let client: Descriptor
+  let server: Descriptor
+
+  init(client: consuming Descriptor, server: consuming Descriptor) {
+    self.client = client
+    self.server = server
+  }
+
+  init(_ family: IPAddress.Family) throws(Errno) {
+    let listener = try LoopbackListener(family)
+    self = try listener.pair(connectingTo: listener.address)
+  }
+}

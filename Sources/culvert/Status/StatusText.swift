@@ -1,0 +1,106 @@
+internal import Control
+internal import FoundationEssentials
+
+/// A status report for people.
+enum StatusText {
+  /// An identity is said to expire soon once less than this part of its life is left: whoever
+  /// renews it has by then missed its turn.
+  private static let soonPart = 0.25
+
+  static func text(_ report: StatusReport) -> String {
+    Output.columns(proxy(report) + flow(report) + identity(report) + connections(report))
+  }
+
+  private static func proxy(_ report: StatusReport) -> [(String, String)] {
+    var rows = [
+      (
+        "proxy",
+        "culvert-proxy \(report.culvert), pid \(report.pid), "
+          + "up \(duration(report.uptimeSeconds))" + (report.draining ? ", DRAINING" : "")
+      ),
+      ("configuration", "\(report.configuration), epoch \(report.epoch)"),
+    ]
+    if let error = report.lastReloadError {
+      rows.append(("reload failed", "epoch \(report.epoch) stays in force: \(error)"))
+    }
+    rows.append(("backend", "\(report.backend), \(counted(report.workers, "worker"))"))
+    return rows
+  }
+
+  private static func flow(_ report: StatusReport) -> [(String, String)] {
+    let listeners = report.listeners.map { "\($0.role) \($0.address)" }
+    let ports = report.inbound.ports.sorted { (UInt16($0.key) ?? 0) < (UInt16($1.key) ?? 0) }
+      .map { "port \($0.key) \($0.value)" }
+    let outbound = [
+      report.outbound.mode, counted(report.outbound.rules, "rule"),
+      counted(report.outbound.peers, "peer"),
+    ]
+    return [
+      ("listeners", listeners.joined(separator: ", ")),
+      ("inbound", ([report.inbound.mode] + ports).joined(separator: ", ")),
+      ("outbound", outbound.joined(separator: ", ")),
+    ]
+  }
+
+  private static func identity(_ report: StatusReport) -> [(String, String)] {
+    [
+      ("identity", report.identity.id),
+      ("expires", expiry(report.identity)),
+      ("trust domains", report.trustDomains.sorted().joined(separator: ", ")),
+    ]
+  }
+
+  private static func connections(_ report: StatusReport) -> [(String, String)] {
+    let connections = report.connections
+    var rows = [
+      ("open", counts(connections.open)),
+      ("since start", "\(connections.accepted) accepted; \(counts(connections.total))"),
+      ("refused", connections.refused.isEmpty ? "none" : counts(connections.refused)),
+    ]
+    if report.droppedLogLines > 0 {
+      rows.append(("log", "\(counted(report.droppedLogLines, "line")) dropped"))
+    }
+    return rows
+  }
+
+  // MARK: Words
+
+  /// When an identity ends, and loudly if that is soon or past.
+  static func expiry(_ identity: StatusReport.Identity) -> String {
+    let left = identity.expiresInSeconds
+    guard left > 0 else {
+      return "\(identity.notAfter), EXPIRED \(duration(Int64(clamping: left.magnitude))) ago"
+    }
+    let text = "\(identity.notAfter), in \(duration(left))"
+    guard let start = seconds(identity.notBefore), let end = seconds(identity.notAfter),
+      Double(left) < soonPart * (end - start)
+    else { return text }
+    return text + ", EXPIRES SOON"
+  }
+
+  /// The two largest units that matter: `3 d 4 h`, `12 min 5 s`.
+  static func duration(_ seconds: Int64) -> String {
+    let units: [(Int64, String)] = [(86_400, "d"), (3600, "h"), (60, "min"), (1, "s")]
+    guard let first = units.firstIndex(where: { seconds >= $0.0 }) else { return "0 s" }
+    var rest = seconds
+    var parts: [String] = []
+    for (size, name) in units[first..<min(first + 2, units.count)] {
+      if rest / size > 0 { parts.append("\(rest / size) \(name)") }
+      rest %= size
+    }
+    return parts.joined(separator: " ")
+  }
+
+  private static func counts(_ values: [String: UInt64]) -> String {
+    values.sorted { $0.key < $1.key }.map { "\($0.key) \($0.value)" }.joined(separator: ", ")
+  }
+
+  private static func counted(_ count: some BinaryInteger, _ noun: String) -> String {
+    "\(count) \(noun)" + (count == 1 ? "" : "s")
+  }
+
+  private static func seconds(_ time: String) -> Double? {
+    let style = Date.ISO8601FormatStyle(includingFractionalSeconds: time.contains("."))
+    return try? style.parse(time).timeIntervalSince1970
+  }
+}
