@@ -32,6 +32,8 @@ final class End {
   /// Room given to the session for output in each call.
   var windowBytes = 64 * 1024
 
+  var hasPending: Bool { session.hasPendingOutput }
+
   init(_ context: TLSContext, _ role: TLSRole, expect: [SPIFFEID] = []) throws {
     session = try TLSSession(context, role: role, expect: expect)
   }

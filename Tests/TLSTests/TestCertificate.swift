@@ -84,7 +84,7 @@ struct Recipe {
     }
     precondition(unsafe X509_sign(x509, issuer?.key.pointer ?? key.pointer, EVP_sha256()) > 0)
     unsafe certificate = Certificate(owning: x509)
-    if let issuer, !issuer.certificate.isSelfIssued {
+    if let issuer, !issuer.certificate.isSelfSigned {
       intermediates = [issuer.certificate] + issuer.intermediates
     } else {
       intermediates = []
@@ -111,6 +111,16 @@ struct Recipe {
     return unsafe Self.take(bio)
   }
 
+  func encryptedKeyPEM(password: String) -> String {
+    let bio = unsafe BIO_new(BIO_s_mem())
+    let length = Int32(password.utf8.count)
+    unsafe password.withCString { text in
+      _ = unsafe PEM_write_bio_PKCS8PrivateKey(
+        bio, key.pointer, EVP_aes_256_cbc(), text, length, nil, nil)
+    }
+    return unsafe Self.take(bio)
+  }
+
   private static func take(_ bio: OpaquePointer?) -> String {
     var bytes: UnsafeMutablePointer<CChar>?
     let count = unsafe culvert_BIO_get_mem_data(bio, &bytes)
@@ -124,6 +134,15 @@ struct Recipe {
   func presented(trusting bundles: [TrustBundle]) -> IdentityMaterial {
     let nobody = try! SPIFFEID("spiffe://demo.mesh/unchecked")
     return IdentityMaterial(id: nobody, chain: chain, key: key, bundles: bundles)
+  }
+}
+
+extension Certificate {
+  var der: [UInt8] {
+    var bytes: UnsafeMutablePointer<UInt8>?
+    let count = unsafe i2d_X509(pointer, &bytes)
+    defer { unsafe CRYPTO_free(bytes, nil, 0) }
+    return unsafe Array(UnsafeBufferPointer(start: bytes, count: Int(count)))
   }
 }
 
