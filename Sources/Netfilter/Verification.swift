@@ -86,11 +86,20 @@ extension Interceptor {
       switch Errno(try Socket.option(socket.number, level: SOL_SOCKET, SO_ERROR)) {
       case Errno(0): break
       case Errno(ECONNREFUSED): return .listenerAbsent(port)
+      case .connectionReset: return nil
       case let error: throw error
       }
     }
     let local = try Socket.localAddress(socket.number)
-    return isAccepted(local, at: port) ? nil : .notRedirected(destination, port)
+    if isAccepted(local, at: port) || isReset(socket.number) { return nil }
+    return .notRedirected(destination, port)
+  }
+
+  /// Whether a connection that was accepted has been reset since. A proxy does that at once where
+  /// it cannot reach the destination; where nobody listens the connection is refused instead, and
+  /// that it is redirected the rules have shown.
+  private static func isReset(_ socket: Int32) -> Bool {
+    Socket.pendingError(socket) == .connectionReset
   }
 
   /// Whether a socket of this namespace at `port` has `remote` as its other end.

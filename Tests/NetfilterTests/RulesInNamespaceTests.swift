@@ -205,6 +205,18 @@ struct VerifyTests {
     try sink.expect("accepted 15001")
   }
 
+  @Test func `a listener that resets the probe is a listener`() throws {
+    let wire = try Wire()
+    try wire.inside.install()
+    let resetter = try wire.inside.resetter("15001", "15006")
+    for _ in 0..<20 {
+      let found = try wire.inside.initialize("verify")
+      #expect(found.status == 0, "\(found.error)")
+    }
+    resetter.stop()
+    #expect(try wire.inside.initialize("verify").status == 4)
+  }
+
   @Test func `a probe works where there is a default route and where there is none`() throws {
     let wire = try Wire()
     try wire.inside.install()

@@ -170,9 +170,14 @@ final class TestNamespace {
       ["ip", "netns", "exec", name] + identity + ["python3", Files.peer] + arguments)
   }
 
-  func sink(_ ports: String...) throws -> Companion {
+  func sink(_ ports: String...) throws -> Companion { try listen("sink", ports) }
+
+  /// Like a proxy that cannot reach the destination.
+  func resetter(_ ports: String...) throws -> Companion { try listen("resetter", ports) }
+
+  private func listen(_ role: String, _ ports: [String]) throws -> Companion {
     let companion = try Companion(
-      ["ip", "netns", "exec", name, "python3", Files.peer, "sink"] + ports)
+      ["ip", "netns", "exec", name, "python3", Files.peer, role] + ports)
     try companion.expect("ready")
     return companion
   }

@@ -2,6 +2,7 @@
 each, and takes commands on standard input.
 
   sink PORT...           accept on every port, IPv4 and IPv6, and read
+  resetter PORT...       accept on every port, IPv4 and IPv6, and reset at once
   client ADDRESS PORT    connect; then: flood TEXT | send TEXT BYTES | retried | close
   forge ADDRESS PORT TEXT   send a TCP segment that belongs to no connection
   datagram ADDRESS PORT TEXT [SOURCE_PORT]
@@ -33,6 +34,19 @@ def listener(port):
     s.bind(("::", port))
     s.listen(64)
     return s
+
+
+def resetter(*ports):
+    selector = selectors.DefaultSelector()
+    for port in ports:
+        selector.register(listener(int(port)), selectors.EVENT_READ)
+    say("ready")
+    while True:
+        for key, _ in selector.select():
+            connection, _ = key.fileobj.accept()
+            linger = struct.pack("ii", 1, 0)
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+            connection.close()
 
 
 def sink(*ports):
