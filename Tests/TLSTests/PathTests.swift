@@ -144,6 +144,68 @@ import Testing
   }
 
   @Test(arguments: Verifier.allCases)
+  func `12: both CAs of one name are anchors while a trust domain changes its key`(
+    verifier: Verifier
+  ) throws {
+    let next = TestCertificate(.authority("demo.mesh"))
+    let bundles = [TrustBundle("demo.mesh", [next, court.root])]
+    for root in [court.root, next] {
+      let peer = TestCertificate(Recipe(), issuer: root).presented(trusting: bundles)
+      #expect(try Pair(client: peer, server: peer).connect().bothEstablished)
+    }
+    // Without the new one in the bundle its leaf is refused.
+    let early = TestCertificate(Recipe(), issuer: next)
+    #expect(try court.judge(early, by: verifier).refusal == .untrustedChain)
+  }
+
+  @Test(arguments: Verifier.allCases)
+  func `12: a CA's new key is trusted through the old one's word for it`(verifier: Verifier) throws
+  {
+    let rollover = TestCertificate(.authority("demo.mesh"), issuer: court.root)
+    let leaf = TestCertificate(Recipe(), issuer: rollover)
+    #expect(leaf.chain.count == 2)
+    #expect(try court.judge(leaf, by: verifier).accepted == .web)
+  }
+
+  @Test(arguments: Verifier.allCases)
+  func `12: a chain as long as the limit allows is accepted`(verifier: Verifier) throws {
+    var issuer = court.root
+    for number in 0..<PeerVerification.maximumIntermediates {
+      issuer = TestCertificate(
+        .authority("demo.mesh").with { $0.commonName = "CA \(number)" }, issuer: issuer)
+    }
+    let leaf = TestCertificate(Recipe(), issuer: issuer)
+    #expect(leaf.chain.count == PeerVerification.maximumPeerCertificates)
+    #expect(try court.judge(leaf, by: verifier).accepted == .web)
+  }
+
+  @Test(arguments: Verifier.allCases)
+  func `12: a leaf with an extension that occurs twice is refused`(verifier: Verifier) throws {
+    try court.refuses(
+      Recipe().with { $0.secondNames = "URI:\(SPIFFEID.db)" }, .malformedCertificate, by: verifier)
+    try court.refuses(
+      Recipe().with { $0.secondNames = "DNS:web.shop" }, .malformedCertificate, by: verifier)
+  }
+
+  /// OpenSSL refuses to present such a certificate, so this is asked directly.
+  @Test func `12: a key below 112 bits of security is refused, in a leaf and in a CA`() throws {
+    let weak = TestCertificate(.authority("weak.mesh").with { $0.key = .weakRSA })
+    let bundles = court.bundles + [TrustBundle("weak.mesh", [weak])]
+    let verification = try PeerVerification(bundles)
+    func judge(_ leaf: TestCertificate) throws -> SPIFFEID {
+      try unsafe verification.verify(leaf.certificate.pointer, untrusted: nil, expect: [])
+    }
+    #expect(try judge(TestCertificate(Recipe(), issuer: court.root)) == .web)
+    for leaf in [
+      TestCertificate(Recipe().with { $0.key = .weakRSA }, issuer: court.root),
+      TestCertificate(.leaf("URI:spiffe://weak.mesh/web"), issuer: weak),
+    ] {
+      let error = #expect(throws: Rejection.self) { try judge(leaf) }
+      #expect(error?.refusal == .pathInvalid)
+    }
+  }
+
+  @Test(arguments: Verifier.allCases)
   func `13: a trust domain without a bundle is not trusted`(verifier: Verifier) throws {
     try court.refuses(
       .leaf("URI:spiffe://stranger.mesh/web"), .unknownTrustDomain, alert: "unknown_ca",
@@ -161,6 +223,13 @@ import Testing
     #expect(judgement.accepted == nil)
     #expect(judgement.refusal == .untrustedChain)
     #expect(judgement.alertReceived == "unknown_ca")
+    let other = TestCertificate(.leaf("URI:spiffe://partner.mesh/web"), issuer: court.root)
+    #expect(try court.judge(other, by: verifier).refusal == .untrustedChain)
+    // Nor by sending the other domain's CA along.
+    let escorted = IdentityMaterial(
+      id: .web, chain: [impostor.certificate, partner.certificate], key: impostor.key,
+      bundles: court.bundles)
+    #expect(try court.judge(escorted, by: verifier).refusal == .untrustedChain)
   }
 
   @Test(arguments: Verifier.allCases)

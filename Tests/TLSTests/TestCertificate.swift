@@ -13,6 +13,8 @@ struct Recipe {
   var keyUsage: String? = "critical,digitalSignature"
   var extendedKeyUsage: String? = "serverAuth,clientAuth"
   var nameConstraints: String?
+  /// Subject alternative names once more, in a second extension.
+  var secondNames: String?
   var keyIdentifiers = true
   var commonName: String? = "leaf"
   /// Seconds from now.
@@ -20,7 +22,7 @@ struct Recipe {
   var ends = 3600
   var key = KeyKind.p256
 
-  enum KeyKind { case p256, p384, rsa }
+  enum KeyKind { case p256, p384, rsa, weakRSA }
 
   static func leaf(_ names: String) -> Recipe { Recipe(names: names) }
 
@@ -51,6 +53,7 @@ struct Recipe {
       case .p256: unsafe culvert_EVP_EC_gen("P-256")
       case .p384: unsafe culvert_EVP_EC_gen("P-384")
       case .rsa: unsafe culvert_EVP_RSA_gen(2048)
+      case .weakRSA: unsafe culvert_EVP_RSA_gen(1024)
       }
     let x509 = unsafe X509_new()!
     unsafe key = PrivateKey(owning: pkey!)
@@ -72,6 +75,7 @@ struct Recipe {
       (NID_basic_constraints, recipe.basicConstraints), (NID_key_usage, recipe.keyUsage),
       (NID_ext_key_usage, recipe.extendedKeyUsage), (NID_subject_alt_name, recipe.names),
       (NID_name_constraints, recipe.nameConstraints),
+      (NID_subject_alt_name, recipe.secondNames),
     ]
     for (nid, value) in extensions {
       guard let value else { continue }
