@@ -103,6 +103,12 @@ package final class CertificateAuthority {
       throw IdentityError(
         file: directory, reason: "\(id) names a trust domain; a workload's ID has a path")
     }
+    // Clipped to the CA's own end, a certificate would be over before it began.
+    guard certificate.notAfterSeconds > Int64(time(nil)) else {
+      throw IdentityError(
+        file: Self.certificatePath(directory),
+        reason: "has expired: make a new CA in another directory and give its bundle to all peers")
+    }
     guard path != keyPath else {
       throw IdentityError(file: path, reason: "cannot hold both the certificate and the key")
     }

@@ -4,8 +4,9 @@ internal import Identity
 
 /// Makes P-256 keys and the two kinds of certificate the embedded CA knows (X509-SVID §3, §4).
 enum CertificateBuilder {
-  /// Bits of a random serial number: at most 20 octets and positive (RFC 5280 §4.1.2.2).
-  private static let serialBits: Int32 = 127
+  /// Bits of a random serial number: the most that fit in 20 octets and stay positive
+  /// (RFC 5280 §4.1.2.2).
+  private static let serialBits: Int32 = 159
 
   static func makeKey() throws(TLSSetupError) -> PrivateKey {
     guard let key = unsafe culvert_EVP_EC_gen("P-256") else {
@@ -33,7 +34,8 @@ enum CertificateBuilder {
     try extend(
       certificate, issuer: certificate,
       [
-        (NID_basic_constraints, "critical,CA:TRUE"),
+        // It signs leaves only, and says so to whoever verifies: no CA can stand below it.
+        (NID_basic_constraints, "critical,CA:TRUE,pathlen:0"),
         (NID_key_usage, "critical,keyCertSign,cRLSign"),
         (NID_subject_key_identifier, "hash"),
         (NID_authority_key_identifier, "keyid:always"),

@@ -90,6 +90,41 @@ import Testing
     #expect(try end("svid.pem") == end("ca/ca.pem"))
   }
 
+  @Test func anExpiredCAIssuesNothing() throws {
+    for (ends, isAlive) in [(3600, true), (-10, false)] {
+      let directory = try Directory()
+      let root = TestCertificate(
+        .authority("demo.mesh").with { ($0.begins, $0.ends) = (-7200, ends) })
+      let ca = directory.file("ca")
+      try FileManager.default.createDirectory(atPath: ca, withIntermediateDirectories: false)
+      try root.pem.write(toFile: ca + "/ca.pem", atomically: true, encoding: .utf8)
+      try root.keyPEM.write(toFile: ca + "/ca.key", atomically: true, encoding: .utf8)
+      try FileManager.default.setAttributes(
+        [.posixPermissions: 0o600], ofItemAtPath: ca + "/ca.key")
+      let authority = try CertificateAuthority.load(directory: ca)
+      func issue() throws {
+        try authority.issue(
+          SPIFFEID("spiffe://demo.mesh/web"), certificate: directory.file("svid.pem"),
+          privateKey: directory.file("svid.key"))
+      }
+      if isAlive {
+        try issue()
+      } else {
+        let error = #expect(throws: IdentityError.self) { try issue() }
+        #expect(error?.reason.hasPrefix("has expired") == true)
+        #expect(!FileManager.default.fileExists(atPath: directory.file("svid.key")))
+      }
+    }
+  }
+
+  @Test func itVouchesForLeavesOnly() throws {
+    let directory = try Directory()
+    try make(directory)
+    let text = try openssl("x509", "-in", directory.file("ca/ca.pem"), "-noout", "-text").output
+    #expect(text.contains("CA:TRUE, pathlen:0"))
+    #expect(text.contains("URI:spiffe://demo.mesh\n"))
+  }
+
   @Test func aCAIsNeverReplaced() throws {
     let directory = try Directory()
     try make(directory)
