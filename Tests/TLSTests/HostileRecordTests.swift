@@ -217,9 +217,13 @@ func record(_ type: UInt8, _ body: [UInt8]) -> [UInt8] {
 
   private func expectNoGrowth(over limit: Int, rounds: Int, _ body: () throws -> Void) throws {
     for _ in 0..<100 { try body() }
-    let before = try residentBytes()
-    for _ in 0..<rounds { try body() }
-    let growth = try residentBytes() - before
+    var growth = Int.max
+    // What other tests take at the same time may hide one round; a leak shows in each.
+    for _ in 0..<3 where growth >= limit {
+      let before = try residentBytes()
+      for _ in 0..<rounds { try body() }
+      growth = try residentBytes() - before
+    }
     #expect(growth < limit)
   }
 
