@@ -17,6 +17,17 @@ struct DemoMesh {
     db = TestCertificate(.leaf("URI:\(SPIFFEID.db)"), issuer: root).presented(trusting: bundles)
   }
 
+  /// An identity whose chain is filled up to that many bytes (DER), or a little less.
+  func longIdentity(bytes: Int) -> IdentityMaterial {
+    let padding = (0..<100).map { "DNS:\(String(repeating: "a", count: 50)).\($0)" }
+    let wide = TestCertificate(.leaf(padding.joined(separator: ",")), issuer: root).certificate
+    let leaf = TestCertificate(Recipe(), issuer: root)
+    let count = (bytes - leaf.certificate.der.count) / wide.der.count
+    return IdentityMaterial(
+      id: .web, chain: [leaf.certificate] + Array(repeating: wide, count: count), key: leaf.key,
+      bundles: bundles)
+  }
+
   func connected(role: TLSRole = .server) throws -> Pair {
     try Pair(client: web, server: db, role: role).connect()
   }

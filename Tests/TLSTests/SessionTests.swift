@@ -195,13 +195,8 @@ import Testing
   }
 
   @Test func `the longest chain a workload may have fits in what a session holds back`() throws {
-    let padding = (0..<190).map { "DNS:\(String(repeating: "a", count: 50)).\($0)" }
-    let wide = TestCertificate(.leaf(padding.joined(separator: ",")), issuer: mesh.root)
-    let count = IdentityMaterial.maximumChainBytes / wide.certificate.der.count
-    let leaf = TestCertificate(Recipe(), issuer: mesh.root)
-    let chain = [leaf.certificate] + Array(repeating: wide.certificate, count: count)
-    #expect(chain.count <= IdentityMaterial.maximumChainCertificates)
-    let long = IdentityMaterial(id: .web, chain: chain, key: leaf.key, bundles: mesh.bundles)
+    let long = mesh.longIdentity(bytes: IdentityMaterial.maximumChainBytes)
+    #expect(long.chain.count <= IdentityMaterial.maximumChainCertificates)
     let pair = try Pair(client: mesh.web, server: long)
     pair.server.inbox += pair.client.start()
     pair.server.windowBytes = 0
@@ -252,12 +247,7 @@ import Testing
   }
 
   @Test func `a flight larger than a session holds back fails, and never overruns`() throws {
-    let padding = (0..<300).map { "DNS:\(String(repeating: "a", count: 50)).\($0)" }
-    let wide = TestCertificate(.leaf(padding.joined(separator: ",")), issuer: mesh.root)
-    let count = RecordBuffers.maximumOverflowBytes / wide.certificate.der.count + 1
-    let leaf = TestCertificate(Recipe(), issuer: mesh.root)
-    let chain = [leaf.certificate] + Array(repeating: wide.certificate, count: count)
-    let huge = IdentityMaterial(id: .web, chain: chain, key: leaf.key, bundles: mesh.bundles)
+    let huge = mesh.longIdentity(bytes: RecordBuffers.maximumOverflowBytes * 3 / 2)
     let pair = try Pair(client: mesh.web, server: huge)
     pair.server.inbox += pair.client.start()
     pair.server.windowBytes = 0
@@ -327,6 +317,11 @@ import Testing
     pair.server.inbox += sealed
     pair.run()
     #expect(pair.server.received == [1])
+    unsafe #expect(SSL_key_update(pair.client.session.ssl, SSL_KEY_UPDATE_NOT_REQUESTED) == 1)
+    pair.server.inbox += pair.client.step { _ = $0.handshakeAgain(&$1) }
+    soilErrorQueue()
+    pair.run()
+    #expect(pair.bothEstablished)
     soilErrorQueue()
     let failure = pair.server.session.misfed()
     #expect(failure?.detail == "not one whole record")
