@@ -29,13 +29,15 @@ struct FileWatch: ~Copyable {
   /// Watches these files from now on, and no others.
   mutating func watch(_ files: [String]) {
     for watch in watches { _ = inotify_rm_watch(readable.number, watch) }
+    // What is known of a file stays known, so that a change since then is noticed.
+    let known = Dictionary(zip(self.files, fingerprints), uniquingKeysWith: { first, _ in first })
     self.files = files
+    fingerprints = files.map { known[$0] ?? Self.fingerprint($0) }
     let mask = UInt32(IN_CLOSE_WRITE | IN_MOVED_TO | IN_CREATE | IN_DELETE | IN_ATTRIB)
     let directories = Set(files.map(Self.directory))
     // A directory that cannot be watched is still covered by SIGHUP.
     watches = directories.map { unsafe inotify_add_watch(readable.number, $0, mask) }
       .filter { $0 >= 0 }
-    fingerprints = files.map(Self.fingerprint)
   }
 
   /// Empties the descriptor.
