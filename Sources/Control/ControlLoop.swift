@@ -220,6 +220,8 @@ package struct ControlLoop: ~Copyable {
 
   /// All valid: a new epoch. Anything wrong: the last good one stays.
   private mutating func reload(_ now: Int64) {
+    // What changes from here on, while the files are read, is noticed afterwards.
+    _ = files.hasChanged()
     do throws(LoadError) {
       let (settings, epoch) = try Settings.loadAll(path: path, number: self.epoch.number + 1)
       if let change = settings.firstChangeThatNeedsRestart(from: self.settings) {
