@@ -24,6 +24,12 @@ func program(_ name: String, _ dependencies: [Target.Dependency]) -> Target {
     swiftSettings: strict)
 }
 
+/// What several test targets share.
+func testSupport(_ name: String, _ dependencies: [Target.Dependency]) -> Target {
+  .target(
+    name: name, dependencies: dependencies, path: "Tests/\(name)", swiftSettings: strict)
+}
+
 func tests(_ name: String, _ dependencies: [Target.Dependency], resources: [Resource] = [])
   -> Target
 {
@@ -84,9 +90,16 @@ let package = Package(
     tests("ControlTests", ["CLinux", "Control", "Net", "Netfilter", "culvert"]),
     tests("IdentityTests", ["Identity"]),
     tests("PolicyTests", ["Identity", "Net", "Policy"]),
+    tests("TelemetryTests", ["Identity", "Net", "Policy", "Telemetry"]),
+    tests("DataPlaneTests", ["CLinux", "DataPlane", "Net", "Policy", "TLS", "Telemetry"]),
     tests("TLSTests", ["COpenSSL", "Identity", "TLS"]),
     tests("SniffTests", ["Sniff"]),
     tests("ConfigurationTests", ["Configuration", "Identity", "Net", "Policy"]),
+
+    .target(name: "CTestSupport", path: "Tests/CTestSupport"),
+    testSupport("TestSupport", ["CLinux", "CTestSupport", "Net"]),
+    tests("NamespaceTests", ["Net", "TestSupport"]),
+    tests("InteroperabilityTests", ["TestSupport"]),
   ],
   swiftLanguageModes: [.v6]
 )

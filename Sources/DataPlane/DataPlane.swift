@@ -110,7 +110,7 @@ package final class DataPlane {
     var seeds: [WorkerSeed] = []
     var addresses: [(direction: Direction, address: SocketAddress)] = []
     for (index, link) in links.enumerated() {
-      let listeners = try Self.listen(namespace.ports, backend)
+      let listeners = try Self.listen(namespace, backend)
       if index == 0 { addresses = listeners.map { ($0.direction, $0.address) } }
       seeds.append(
         WorkerSeed(
@@ -135,8 +135,9 @@ package final class DataPlane {
   /// Outbound listens on loopback only: nobody but the namespace itself may ask for a connection
   /// in its name.
   private static func listen(
-    _ ports: ListenerPortSet, _ backend: BackendKind
+    _ namespace: NamespaceSetup, _ backend: BackendKind
   ) throws(DataPlaneError) -> [Listener] {
+    let ports = namespace.ports
     let wanted: [(Direction, IPAddress, UInt16)] = [
       (.outbound, .loopbackV4, ports.outbound), (.outbound, .loopbackV6, ports.outbound),
       (.inbound, .anyV4, ports.inbound), (.inbound, .anyV6, ports.inbound),
@@ -147,7 +148,8 @@ package final class DataPlane {
     for (direction, address, port) in wanted {
       let address = SocketAddress(address, port: port)
       do throws(Errno) {
-        listeners.append(try Listener(direction, on: address, namespace: 0, flags: flags))
+        listeners.append(
+          try Listener(direction, on: address, namespace: 0, flags: flags, mark: namespace.mark))
       } catch Errno(EAFNOSUPPORT) where address.address.family == .v6 {
         continue  // A kernel without IPv6 has no IPv6 traffic to take.
       } catch Errno.addressNotAvailable where address.address.family == .v6 {

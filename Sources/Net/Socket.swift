@@ -39,9 +39,9 @@ package enum Socket {
     try setOption(descriptor, level: Int32(IPPROTO_TCP), TCP_NODELAY, 1)
   }
 
-  /// Makes close(2) send RST and discard what is unsent (SO_LINGER with zero seconds).
-  package static func setResetOnClose(_ descriptor: Int32) throws(Errno) {
-    var value = linger(l_onoff: 1, l_linger: 0)
+  /// Makes close(2) send RST and discard what is unsent (SO_LINGER with zero seconds), or not.
+  package static func setResetOnClose(_ descriptor: Int32, _ isOn: Bool) throws(Errno) {
+    var value = linger(l_onoff: isOn ? 1 : 0, l_linger: 0)
     try Errno.check {
       unsafe setsockopt(
         descriptor, SOL_SOCKET, SO_LINGER, &value, socklen_t(MemoryLayout<linger>.size))

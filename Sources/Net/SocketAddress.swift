@@ -31,7 +31,8 @@ extension SocketAddress {
     case AF_INET:
       let inet = unsafe withUnsafeBytes(of: copy) { unsafe $0.load(as: sockaddr_in.self) }
       self.init(
-        IPAddress(v4: UInt32(bigEndian: inet.sin_addr.s_addr)), port: UInt16(bigEndian: inet.sin_port)
+        IPAddress(v4: UInt32(bigEndian: inet.sin_addr.s_addr)),
+        port: UInt16(bigEndian: inet.sin_port)
       )
     case AF_INET6:
       let inet6 = unsafe withUnsafeBytes(of: copy) { unsafe $0.load(as: sockaddr_in6.self) }
@@ -56,7 +57,9 @@ extension SocketAddress {
       inet.sin_family = sa_family_t(AF_INET)
       inet.sin_port = port.bigEndian
       inet.sin_addr.s_addr = UInt32(truncatingIfNeeded: address.bits).bigEndian
-      unsafe withUnsafeMutableBytes(of: &storage) { unsafe $0.storeBytes(of: inet, as: sockaddr_in.self) }
+      unsafe withUnsafeMutableBytes(of: &storage) {
+        unsafe $0.storeBytes(of: inet, as: sockaddr_in.self)
+      }
       return (storage, socklen_t(MemoryLayout<sockaddr_in>.size))
     case .v6:
       var inet6 = sockaddr_in6()
@@ -66,7 +69,9 @@ extension SocketAddress {
       unsafe withUnsafeMutableBytes(of: &inet6.sin6_addr) {
         unsafe $0.storeBytes(of: address.bits.bigEndian, as: UInt128.self)
       }
-      unsafe withUnsafeMutableBytes(of: &storage) { unsafe $0.storeBytes(of: inet6, as: sockaddr_in6.self) }
+      unsafe withUnsafeMutableBytes(of: &storage) {
+        unsafe $0.storeBytes(of: inet6, as: sockaddr_in6.self)
+      }
       return (storage, socklen_t(MemoryLayout<sockaddr_in6>.size))
     }
   }

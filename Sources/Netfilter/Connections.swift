@@ -66,7 +66,8 @@ struct Connections {
       if proxyPorts.contains(socket.local.port) { return true }
       if redirected.contains(Self.unscoped(socket.local)) { return true }
       let flow = flow(socket)
-      return flow.way == .outgoing && !table.excludesGroups && table.redirection(of: flow) != nil
+      return flow.way == .outgoing && !socket.isConnecting && !table.excludesGroups
+        && table.redirection(of: flow) != nil
     }
   }
 }

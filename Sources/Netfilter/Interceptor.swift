@@ -20,7 +20,7 @@ package enum Interceptor {
     let table = Table(plan)
     try store.replace(with: table)
     guard !keepsConnections else { return }
-    try close(&sockets) { $0.unintercepted(by: table) }
+    try close(&sockets, confirming: true) { $0.unintercepted(by: table) }
   }
 
   /// Takes the rules away; false if there were none.
@@ -36,7 +36,7 @@ package enum Interceptor {
       guard try sockets.canDestroy() else { throw .cannotDestroyConnections }
       try store.replace(with: installed.table.closing)
       do throws(NetfilterError) {
-        try close(&sockets) { $0.intercepted(by: installed.table) }
+        try close(&sockets, confirming: false) { $0.intercepted(by: installed.table) }
       } catch {
         try store.replace(with: installed.table)
         throw error
@@ -59,22 +59,28 @@ package enum Interceptor {
     return try store.read()
   }
 
+  /// Closes the selected connections until there are none.
+  ///
+  /// A listing is no snapshot: of a connection that begins meanwhile it may show one end only.
+  /// `confirming` closes what two listings in a row select, and ends when there is none of that.
   private static func close(
-    _ sockets: inout SocketTable, _ select: (Connections) -> [ListedSocket]
+    _ sockets: inout SocketTable, confirming: Bool, _ select: (Connections) -> [ListedSocket]
   ) throws(NetfilterError) {
-    var left: [ListedSocket] = []
-    for _ in 0..<closingRoundsMaximum {
+    var last: Set<ListedSocket> = []
+    for round in 0..<closingRoundsMaximum {
       let interfaces = try NetworkNamespace.addresses()
-      left = select(Connections(try sockets.list(), interfaces: interfaces))
-      if left.isEmpty { return }
-      for socket in left {
+      let found = Set(select(Connections(try sockets.list(), interfaces: interfaces)))
+      let doomed = confirming ? found.intersection(last) : found
+      if doomed.isEmpty, round > 0 || found.isEmpty { return }
+      for socket in doomed {
         do throws(Errno) {
           try sockets.destroy(socket)
         } catch {
           throw .netlink("cannot close a connection to \(socket.remote)", error)
         }
       }
+      last = found
     }
-    throw .connectionsLeft(left.count)
+    throw .connectionsLeft(last.count)
   }
 }

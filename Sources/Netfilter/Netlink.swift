@@ -99,34 +99,32 @@ struct Netlink: ~Copyable {
     }
   }
 
-  /// Sends a request and hands every message of the answer to `visit`, until its end.
+  /// Sends a request and returns every message of the answer.
   ///
-  /// `request` makes the message with the flags and the sequence number it is given; a dump during
-  /// which the listed things changed is asked for again, after `restart`.
+  /// `request` makes the message with the flags and the sequence number it is given. A dump during
+  /// which the listed things changed is asked for again.
   mutating func ask(
-    dump: Bool, restart: () -> Void = {},
-    request: (_ flags: UInt16, _ sequence: UInt32) -> [UInt8],
-    visit: ([UInt8]) -> Void
-  ) throws(Errno) {
+    dump: Bool, request: (_ flags: UInt16, _ sequence: UInt32) -> [UInt8]
+  ) throws(Errno) -> [[UInt8]] {
     let attempts = 10
     for _ in 0..<attempts {
       let sequence = nextSequence()
       try send(request(UInt16(NLM_F_REQUEST | (dump ? NLM_F_DUMP : NLM_F_ACK)), sequence))
-      if try answer(sequence, visit) { return }
-      restart()
+      if let messages = try answer(sequence) { return messages }
     }
     throw .tryAgain
   }
 
-  /// Returns false if what is listed changed meanwhile.
-  private func answer(_ sequence: UInt32, _ visit: ([UInt8]) -> Void) throws(Errno) -> Bool {
+  /// Returns nil if what is listed changed meanwhile.
+  private func answer(_ sequence: UInt32) throws(Errno) -> [[UInt8]]? {
+    var messages: [[UInt8]] = []
     var isWhole = true
     var result: Int32?
     while result == nil {
       _ = try receive(waits: true) { reply, changed in
         if changed { isWhole = false }
         switch reply {
-        case .message(let message): visit(message)
+        case .message(let message): messages.append(message)
         case .result(sequence, let code): result = code
         case .result: break
         case .end: result = 0
@@ -134,7 +132,7 @@ struct Netlink: ~Copyable {
       }
     }
     if let result, result != 0 { throw Errno(result) }
-    return isWhole
+    return isWhole ? messages : nil
   }
 }
 

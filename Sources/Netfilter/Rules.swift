@@ -75,8 +75,11 @@ package enum Match: Hashable, Sendable {
   /// The interface a packet came in by or goes out by.
   package enum Way: Hashable, Sendable { case incoming, outgoing }
 
-  /// Which of the two ports of a packet.
-  package enum End: UInt32, Hashable, Sendable { case source = 0, destination = 2 }
+  /// Which of the two ports of a packet; the raw value is its offset in the TCP header.
+  package enum End: UInt32, Hashable, Sendable {
+    case source = 0
+    case destination = 2
+  }
 
   /// Bits of the TCP header's flags.
   package enum Flag: UInt8, Hashable, Sendable {

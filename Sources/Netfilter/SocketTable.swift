@@ -7,6 +7,8 @@ struct ListedSocket: Hashable {
   let local: SocketAddress
   let remote: SocketAddress
   let isListening: Bool
+  /// Its SYN is not answered yet, so it has sent nothing.
+  let isConnecting: Bool
   let user: UInt32
   let mark: UInt32
   /// AF_INET or AF_INET6, and the kernel's own identification, to name the socket to it again.
@@ -30,18 +32,14 @@ struct SocketTable: ~Copyable {
   mutating func list() throws(NetfilterError) -> [ListedSocket] {
     var sockets: [ListedSocket] = []
     for family in [AF_INET, AF_INET6] {
-      var listed: [ListedSocket] = []
       do throws(Errno) {
-        try netlink.ask(dump: true, restart: { listed = [] }) { flags, sequence in
+        sockets += try netlink.ask(dump: true) { flags, sequence in
           Self.request(
             UInt16(SOCK_DIAG_BY_FAMILY), flags, sequence, family: UInt8(family), nil)
-        } visit: { message in
-          if let socket = Self.socket(message) { listed.append(socket) }
-        }
+        }.compactMap(Self.socket)
       } catch {
         throw .netlink("cannot list connections (CONFIG_INET_TCP_DIAG)", error)
       }
-      sockets += listed
     }
     return sockets
   }
@@ -56,9 +54,8 @@ struct SocketTable: ~Copyable {
   }
 
   private mutating func destroy(family: UInt8, _ identification: [UInt8]) throws(Errno) {
-    try netlink.ask(dump: false) { flags, sequence in
+    _ = try netlink.ask(dump: false) { flags, sequence in
       Self.request(UInt16(SOCK_DESTROY), flags, sequence, family: family, identification)
-    } visit: { _ in
     }
   }
 
@@ -100,6 +97,8 @@ struct SocketTable: ~Copyable {
     }
   }
 
+  // States, include/net/tcp_states.h.
+  private static let synSent: UInt8 = 2
   private static let listen: UInt8 = 10
 
   private static func socket(_ message: [UInt8]) -> ListedSocket? {
@@ -119,7 +118,8 @@ struct SocketTable: ~Copyable {
     return ListedSocket(
       local: SocketAddress(address(4), port: UInt16(bigEndian: entry.id.idiag_sport)),
       remote: SocketAddress(address(20), port: UInt16(bigEndian: entry.id.idiag_dport)),
-      isListening: entry.idiag_state == listen, user: entry.idiag_uid,
+      isListening: entry.idiag_state == listen, isConnecting: entry.idiag_state == synSent,
+      user: entry.idiag_uid,
       mark: mark(message, from: offset + MemoryLayout<inet_diag_msg>.size),
       family: entry.idiag_family, identification: Array(idBytes))
   }

@@ -19,16 +19,10 @@ struct TableStore: ~Copyable {
   ///
   /// - Throws: `.foreignTable` if somebody else made it.
   mutating func read() throws(NetfilterError) -> InstalledTable? {
-    var isOurs: Bool?
     do {
-      try netlink.ask(dump: false) {
-        NFTListing.request(.table, $0, $1)
-      } visit: {
-        isOurs = NFTListing.isOurs($0)
-      }
-      guard let isOurs else { return nil }
-      guard isOurs else { throw NetfilterError.foreignTable }
-      return try readContents()
+      let messages = try netlink.ask(dump: false) { NFTListing.request(.table, $0, $1) }
+      guard messages.allSatisfy(NFTListing.isOurs) else { throw NetfilterError.foreignTable }
+      return messages.isEmpty ? nil : try readContents()
     } catch let error as Errno {
       switch error {
       case .noEntry: return nil
@@ -44,31 +38,20 @@ struct TableStore: ~Copyable {
   }
 
   private mutating func readContents() throws(Errno) -> InstalledTable {
-    var names: [(name: String, type: UInt32)] = []
-    try list(.sets, restart: { names = [] }) { message in
-      if let set = NFTListing.setName(message) { names.append(set) }
-    }
     var sets: [String: SetReference] = [:]
-    for (name, type) in names {
-      var elements: [(key: [UInt8], isEnd: Bool)] = []
-      try list(.elements(name), restart: { elements = [] }) { message in
-        elements += NFTListing.elements(message)
-      }
-      sets[name] = NFTListing.set(type: type, elements: elements, name: name)
+    for (name, type) in try list(.sets).compactMap(NFTListing.setName) {
+      let elements = try list(.elements(name)).flatMap(NFTListing.elements)
+      sets[name] = SetReference(type: type, elements: elements, name: name)
     }
     var result = InstalledTable()
-    try list(.chains, restart: { result = InstalledTable() }) { message in
-      guard let (name, chain) = NFTListing.chain(message) else { return }
+    for (name, chain) in try list(.chains).compactMap(NFTListing.chain) {
       if let chain {
         result.table.chains.append(chain)
       } else {
         result.unknown.append("chain \(name)")
       }
     }
-    var rules: [(chain: String, expressions: [Expression])] = []
-    try list(.rules, restart: { rules = [] }) { message in
-      if let rule = NFTListing.rule(message, sets: sets) { rules.append(rule) }
-    }
+    let rules = try list(.rules).compactMap { NFTListing.rule($0, sets: sets) }
     for (chain, expressions) in rules {
       if let rule = Rule(expressions),
         let index = result.table.chains.firstIndex(where: { $0.name == chain })
@@ -81,15 +64,8 @@ struct TableStore: ~Copyable {
     return result
   }
 
-  private mutating func list(
-    _ kind: NFTListing.Kind, restart: () -> Void,
-    _ visit: ([UInt8]) -> Void
-  ) throws(Errno) {
-    try netlink.ask(dump: true, restart: restart) {
-      NFTListing.request(kind, $0, $1)
-    } visit: {
-      visit($0)
-    }
+  private mutating func list(_ kind: NFTListing.Kind) throws(Errno) -> [[UInt8]] {
+    try netlink.ask(dump: true) { NFTListing.request(kind, $0, $1) }
   }
 
   /// Puts a table where there was none, or in place of the one that is there, or takes it away

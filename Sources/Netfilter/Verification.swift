@@ -75,26 +75,31 @@ extension Interceptor {
   private static func probe(
     _ destination: SocketAddress, port: UInt16
   ) throws(Errno) -> VerificationFailure? {
-    let socket = try Socket.stream(destination.address.family)
-    var (storage, length) = destination.storage
-    let started = unsafe withUnsafePointer(to: &storage) { pointer in
-      unsafe pointer.withMemoryRebound(to: sockaddr.self, capacity: 1) {
-        unsafe connect(socket.number, $0, length)
-      }
-    }
-    if started != 0 {
-      guard Errno.current == Errno(EINPROGRESS) else { throw Errno.current }
+    let flags = Int32(SOCK_CLOEXEC.rawValue | SOCK_NONBLOCK.rawValue)
+    let socket = try Socket.stream(destination.address.family, flags: flags)
+    do throws(Errno) {
+      try Socket.connect(socket.number, to: destination)
+    } catch Errno.inProgress {
       var events = pollfd(fd: socket.number, events: Int16(POLLOUT), revents: 0)
       let ready = try Errno.check { unsafe poll(&events, 1, probeTimeoutMilliseconds) }
       if ready == 0 { return .notRedirected(destination, port) }
       switch Errno(try Socket.option(socket.number, level: SOL_SOCKET, SO_ERROR)) {
       case Errno(0): break
       case Errno(ECONNREFUSED): return .listenerAbsent(port)
+      case .connectionReset: return nil
       case let error: throw error
       }
     }
     let local = try Socket.localAddress(socket.number)
-    return isAccepted(local, at: port) ? nil : .notRedirected(destination, port)
+    if isAccepted(local, at: port) || isReset(socket.number) { return nil }
+    return .notRedirected(destination, port)
+  }
+
+  /// Whether a connection that was accepted has been reset since. A proxy does that at once where
+  /// it cannot reach the destination; where nobody listens the connection is refused instead, and
+  /// that it is redirected the rules have shown.
+  private static func isReset(_ socket: Int32) -> Bool {
+    Socket.pendingError(socket) == .connectionReset
   }
 
   /// Whether a socket of this namespace at `port` has `remote` as its other end.

@@ -13,10 +13,15 @@ internal import Identity
     unsafe X509_check_purpose(pointer, -1, -1)
   }
 
+  /// Takes over a certificate that is still being made.
+  init(unparsed pointer: OpaquePointer) { unsafe self.pointer = unsafe pointer }
+
   deinit { unsafe X509_free(pointer) }
 
   var isCA: Bool { unsafe X509_get_extension_flags(pointer) & UInt32(EXFLAG_CA) != 0 }
-  var isSelfIssued: Bool { unsafe X509_get_extension_flags(pointer) & UInt32(EXFLAG_SI) != 0 }
+  /// A root. A CA's new key vouched for by its old one is self-issued too (RFC 5280 §3.2), but
+  /// belongs into the chain.
+  var isSelfSigned: Bool { unsafe X509_get_extension_flags(pointer) & UInt32(EXFLAG_SS) != 0 }
   var isMalformed: Bool {
     unsafe X509_get_extension_flags(pointer) & UInt32(EXFLAG_INVALID) != 0
   }

@@ -15,8 +15,10 @@ enum OpenSSLError {
     return unsafe String(cString: text)
   }
 
-  /// The reason number within its library.
-  static func reasonNumber(_ code: UInt) -> Int32 { ERR_GET_REASON(code) }
+  /// Whether an error is the one of that number in that library; each library counts its own.
+  static func isReason(_ code: UInt, _ library: Int32, _ number: Int32) -> Bool {
+    ERR_GET_LIB(code) == library && ERR_GET_REASON(code) == number
+  }
 }
 
 /// Throws what OpenSSL says when a call did not give 1.

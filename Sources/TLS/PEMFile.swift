@@ -73,7 +73,11 @@ enum PEMFile {
     guard let bio = unsafe BIO_new_mem_buf(file.bytes.baseAddress, Int32(file.count)) else {
       throw IdentityError(file: path, reason: "out of memory")
     }
-    defer { unsafe BIO_free(bio) }
+    // The BIO reads from the file's memory.
+    defer {
+      unsafe BIO_free(bio)
+      withExtendedLifetime(file) {}
+    }
     var certificates: [Certificate] = []
     ERR_clear_error()
     while let certificate = try unsafe nextCertificate(bio, path, certificates.count + 1) {
@@ -98,7 +102,7 @@ enum PEMFile {
     guard unsafe PEM_read_bio(bio, &name, &header, &data, &count) == 1 else {
       let code = ERR_peek_last_error()
       ERR_clear_error()
-      if OpenSSLError.reasonNumber(code) == PEM_R_NO_START_LINE { return nil }
+      if OpenSSLError.isReason(code, ERR_LIB_PEM, PEM_R_NO_START_LINE) { return nil }
       throw IdentityError(
         file: path, reason: "PEM block \(number) is damaged: \(OpenSSLError.reason(code))")
     }
@@ -115,12 +119,17 @@ enum PEMFile {
     }
     var cursor = unsafe UnsafePointer(data)
     let end = unsafe cursor.map { unsafe $0 + count }
-    guard let pointer = unsafe d2i_X509(nil, &cursor, count), unsafe cursor == end else {
+    guard let pointer = unsafe d2i_X509(nil, &cursor, count) else {
       let reason = OpenSSLError.takeReason()
       throw IdentityError(
         file: path, reason: "PEM block \(number) is no certificate: \(reason)")
     }
-    return unsafe Certificate(owning: pointer)
+    let certificate = unsafe Certificate(owning: pointer)
+    guard unsafe cursor == end else {
+      throw IdentityError(
+        file: path, reason: "PEM block \(number) holds more than a certificate")
+    }
+    return certificate
   }
 
   /// The first private key of a file that only its owner can read.
@@ -129,7 +138,11 @@ enum PEMFile {
     guard let bio = unsafe BIO_new_mem_buf(file.bytes.baseAddress, Int32(file.count)) else {
       throw IdentityError(file: path, reason: "out of memory")
     }
-    defer { unsafe BIO_free(bio) }
+    // The BIO reads from the file's memory.
+    defer {
+      unsafe BIO_free(bio)
+      withExtendedLifetime(file) {}
+    }
     ERR_clear_error()
     var encrypted = false
     let key = unsafe withUnsafeMutablePointer(to: &encrypted) { asked in

@@ -11,23 +11,23 @@ internal import Identity
   /// Intermediates allowed between a leaf and its trust anchor.
   static let maximumIntermediates: Int32 = 8
 
-  private let stores: [TrustDomain: OpaquePointer]
+  private var stores: [TrustDomain: OpaquePointer] = unsafe [:]
 
   init(_ bundles: [TrustBundle]) throws(TLSSetupError) {
-    var stores: [TrustDomain: OpaquePointer] = unsafe [:]
     for bundle in bundles {
-      guard let store = unsafe X509_STORE_new() else { throw TLSSetupError("X509_STORE_new") }
+      let store = unsafe X509_STORE_new()
+      try unsafe require(store != nil, "X509_STORE_new")
       unsafe stores[bundle.trustDomain] = unsafe store
       unsafe X509_STORE_set_verify_cb(store, Self.tolerate)
       for certificate in bundle.certificates {
-        unsafe X509_STORE_add_cert(store, certificate.pointer)
+        try unsafe require(
+          X509_STORE_add_cert(store, certificate.pointer) == 1, "X509_STORE_add_cert")
       }
     }
-    unsafe self.stores = unsafe stores
   }
 
   deinit {
-    unsafe stores.values.forEach { unsafe X509_STORE_free($0) }
+    while let (_, store) = unsafe stores.popFirst() { unsafe X509_STORE_free(store) }
   }
 
   /// Who the peer is, by everything SPIFFE and RFC 5280 ask.

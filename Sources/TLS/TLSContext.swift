@@ -77,7 +77,7 @@ internal import Glibc
       SSL_CTX_use_certificate(context, identity.chain[0].pointer) == 1, "certificate")
     try unsafe require(SSL_CTX_use_PrivateKey(context, identity.key.pointer) == 1, "private key")
     // The root stays out: whoever trusts it has it.
-    for certificate in identity.chain.dropFirst() where !certificate.isSelfIssued {
+    for certificate in identity.chain.dropFirst() where !certificate.isSelfSigned {
       try unsafe require(
         culvert_SSL_CTX_add1_chain_cert(context, certificate.pointer) == 1, "certificate chain")
     }
@@ -180,6 +180,10 @@ extension TLSContext {
       let state = unsafe SessionState.of(ssl)
     else { return }
     let code = UInt8(truncatingIfNeeded: value)
+    // After the handshake these two end nothing (RFC 8446 §6.1): they must not name a failure that
+    // comes later.
+    let isNotice = code == SSL_AD_CLOSE_NOTIFY || code == SSL_AD_USER_CANCELLED
+    if isNotice, unsafe SSL_is_init_finished(ssl) == 1 { return }
     if place & SSL_CB_READ != 0 {
       unsafe state.pointee.alertReceived = code
     } else {

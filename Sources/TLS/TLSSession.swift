@@ -47,8 +47,8 @@ package enum TLSRole: Sendable {
     let state = UnsafeMutablePointer<SessionState>.allocate(capacity: 1)
     unsafe state.initialize(to: SessionState(context: context, role: role, expect: expect))
     let buffers = unsafe UnsafeMutableRawPointer(state).assumingMemoryBound(to: RecordBuffers.self)
-    guard let bio = unsafe RecordBIO.make(buffers),
-      unsafe SSL_set_ex_data(ssl, SessionState.exDataIndex, state) == 1
+    guard unsafe SSL_set_ex_data(ssl, SessionState.exDataIndex, state) == 1,
+      let bio = unsafe RecordBIO.make(buffers)
     else {
       unsafe SSL_free(ssl)
       unsafe state.deinitialize(count: 1)
@@ -87,6 +87,9 @@ package enum TLSRole: Sendable {
     guard phase == .handshaking else { return phase == .failed ? .failed(failure()) : .finished }
     unsafe begin(record, output)
     defer { end(&output) }
+    guard unsafe record.isEmpty || Self.isOneRecord(record) else {
+      return .failed(fail(SSL_ERROR_SSL, "not one whole record"))
+    }
     let result = unsafe SSL_do_handshake(ssl)
     guard result == 1 else {
       let error = unsafe SSL_get_error(ssl, result)
@@ -95,9 +98,6 @@ package enum TLSRole: Sendable {
       }
       return .failed(fail(error))
     }
-    guard unsafe state.pointee.buffers.inputRemaining == 0 else {
-      return .failed(fail(SSL_ERROR_SSL, "more than one record"))
-    }
     guard unsafe state.pointee.role != .client || acceptsSelectedProtocol else {
       return .failed(fail(SSL_ERROR_SSL, "the server selected a protocol that was not offered"))
     }
@@ -105,7 +105,7 @@ package enum TLSRole: Sendable {
     return .finished
   }
 
-  /// OpenSSL 3.0 does not check that a server selects what was offered (RFC 7301 §3.2).
+  /// Not every OpenSSL 3 checks that a server selects what was offered (RFC 7301 §3.2).
   private var acceptsSelectedProtocol: Bool {
     guard let alpn else { return true }
     return alpn == TLSContext.culvertProtocol || alpn == TLSContext.istioProtocol
@@ -127,6 +127,9 @@ package enum TLSRole: Sendable {
     guard phase == .established || phase == .closed else { return .failed(failure()) }
     unsafe begin(record, output)
     defer { end(&output) }
+    guard unsafe Self.isOneRecord(record) else {
+      return .failed(fail(SSL_ERROR_SSL, "not one whole record"))
+    }
     var total = 0
     while true {
       var count = 0
@@ -206,6 +209,12 @@ package enum TLSRole: Sendable {
 
   // MARK: One call
 
+  /// Whether the bytes are as many as the record's header says (RFC 8446 §5.1). Part of a record
+  /// would stay in OpenSSL, out of reach of whoever takes over at this boundary.
+  private static func isOneRecord(_ bytes: UnsafeRawBufferPointer) -> Bool {
+    unsafe bytes.count >= 5 && bytes.count == 5 + (Int(bytes[3]) << 8 | Int(bytes[4]))
+  }
+
   /// Lends a call's memory to the BIO.
   private func begin(_ record: UnsafeRawBufferPointer, _ output: OutputWindow) {
     ERR_clear_error()
@@ -226,9 +235,9 @@ package enum TLSRole: Sendable {
 
   private mutating func fail(_ error: Int32, _ reason: String? = nil) -> HandshakeFailure {
     phase = .failed
-    let code = ERR_peek_error()
+    let code = reason == nil ? ERR_peek_error() : 0
     ERR_clear_error()
-    if OpenSSLError.reasonNumber(code) == SSL_R_PEER_DID_NOT_RETURN_A_CERTIFICATE {
+    if OpenSSLError.isReason(code, ERR_LIB_SSL, SSL_R_PEER_DID_NOT_RETURN_A_CERTIFICATE) {
       unsafe state.pointee.rejection = Rejection(.noCertificate)
     }
     unsafe state.pointee.failureDetail = reason ?? detail(error, code)

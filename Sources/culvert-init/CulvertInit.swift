@@ -57,7 +57,7 @@ struct Install: ParsableCommand {
   static let configuration = CommandConfiguration(
     abstract: "Install the rules, or replace them at one moment.",
     discussion: """
-      Running it again is harmless. Connections that the rules should have intercepted, but are
+      Running it again is harmless. Connections that the rules should have intercepted, but are \
       older than them, are closed.
 
       EXAMPLES
@@ -96,7 +96,7 @@ struct Remove: ParsableCommand {
   static let configuration = CommandConfiguration(
     abstract: "Remove the rules.",
     discussion: """
-      Connections that live by the rules are closed first: without the rules their bytes would
+      Connections that live by the rules are closed first: without the rules their bytes would \
       leave in plaintext. Without rules it does nothing.
 
       EXAMPLES
@@ -157,7 +157,7 @@ struct Verify: ParsableCommand {
   static let configuration = CommandConfiguration(
     abstract: "Check that the rules are complete and lead to the proxy.",
     discussion: """
-      Give it the options the rules were installed with. It exits with 2 if the rules are missing,
+      Give it the options the rules were installed with. It exits with 2 if the rules are missing, \
       3 if they are incomplete, 4 if nothing listens where they lead to, 1 if it cannot tell.
 
       EXAMPLES

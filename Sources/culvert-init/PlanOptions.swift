@@ -174,6 +174,7 @@ extension InterceptionPlan {
     excludeOutboundPorts = interception.excludeOutboundPorts
     includeOutboundCIDRs = interception.includeOutboundCIDRs
     excludeOutboundCIDRs = interception.excludeOutboundCIDRs
+    mark = interception.mark
 
     let modes = settings.inbound.ports
     func ports(_ isWanted: (UInt16) -> Bool) -> PortSet {

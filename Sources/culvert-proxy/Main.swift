@@ -9,7 +9,8 @@ internal import TLS
 struct CulvertProxy: ParsableCommand {
   static let configuration = CommandConfiguration(
     commandName: "culvert-proxy",
-    abstract: "Gives a network namespace mutual TLS: takes its redirected connections and relays them.",
+    abstract:
+      "Gives a network namespace mutual TLS: takes its redirected connections and relays them.",
     discussion: """
       Runs inside the namespace it serves, in the foreground, as root or with CAP_NET_ADMIN. \
       Install the rules with culvert-init once it says "ready". Connections are logged on standard \

@@ -7,5 +7,5 @@ struct CulvertTool: ParsableCommand {
     commandName: "culvert",
     abstract: "Looks after culvert-proxy.",
     version: Culvert.version,
-    subcommands: [StatusCommand.self, DoctorCommand.self])
+    subcommands: [StatusCommand.self, DoctorCommand.self, CACommand.self])
 }

@@ -97,7 +97,8 @@ final class Companion {
 
   func stop() {
     guard process.isRunning else { return }
-    process.terminate()
+    // A child inherits the signals its parent's thread blocks, SIGTERM among them.
+    kill(process.processIdentifier, SIGKILL)
     process.waitUntilExit()
   }
 
@@ -169,9 +170,14 @@ final class TestNamespace {
       ["ip", "netns", "exec", name] + identity + ["python3", Files.peer] + arguments)
   }
 
-  func sink(_ ports: String...) throws -> Companion {
+  func sink(_ ports: String...) throws -> Companion { try listen("sink", ports) }
+
+  /// Like a proxy that cannot reach the destination.
+  func resetter(_ ports: String...) throws -> Companion { try listen("resetter", ports) }
+
+  private func listen(_ role: String, _ ports: [String]) throws -> Companion {
     let companion = try Companion(
-      ["ip", "netns", "exec", name, "python3", Files.peer, "sink"] + ports)
+      ["ip", "netns", "exec", name, "python3", Files.peer, role] + ports)
     try companion.expect("ready")
     return companion
   }
@@ -204,12 +210,23 @@ final class Wire {
     try succeed(
       "ip", "link", "add", "wire0", "netns", inside.name, "type", "veth", "peer", "name", "wire0",
       "netns", outside.name)
-    for (namespace, v4, v6) in [
-      (inside, Self.insideV4, Self.insideV6), (outside, Self.outsideV4, Self.outsideV6),
-    ] {
+    let ends = [
+      (inside, Self.insideV4, Self.insideV6, "02:00:00:00:00:01"),
+      (outside, Self.outsideV4, Self.outsideV6, "02:00:00:00:00:02"),
+    ]
+    for (namespace, v4, v6, hardware) in ends {
+      try succeed("ip", "-n", namespace.name, "link", "set", "wire0", "address", hardware)
       try succeed("ip", "-n", namespace.name, "addr", "add", "\(v4)/24", "dev", "wire0")
       try succeed("ip", "-n", namespace.name, "addr", "add", "\(v6)/64", "dev", "wire0", "nodad")
       try succeed("ip", "-n", namespace.name, "link", "set", "wire0", "up")
+    }
+    // Each end knows the other: no packet waits for the answer to a solicitation.
+    for (near, far) in [(ends[0], ends[1]), (ends[1], ends[0])] {
+      for address in [far.1, far.2] {
+        try succeed(
+          "ip", "-n", near.0.name, "neigh", "add", address, "lladdr", far.3, "dev", "wire0", "nud",
+          "permanent")
+      }
     }
   }
 }

@@ -1,3 +1,4 @@
+import COpenSSL
 import Identity
 import Testing
 
@@ -14,6 +15,17 @@ struct DemoMesh {
     bundles = [TrustBundle("demo.mesh", [root])]
     web = TestCertificate(.leaf("URI:\(SPIFFEID.web)"), issuer: root).presented(trusting: bundles)
     db = TestCertificate(.leaf("URI:\(SPIFFEID.db)"), issuer: root).presented(trusting: bundles)
+  }
+
+  /// An identity whose chain is filled up to that many bytes (DER), or a little less.
+  func longIdentity(bytes: Int) -> IdentityMaterial {
+    let padding = (0..<100).map { "DNS:\(String(repeating: "a", count: 50)).\($0)" }
+    let wide = TestCertificate(.leaf(padding.joined(separator: ",")), issuer: root).certificate
+    let leaf = TestCertificate(Recipe(), issuer: root)
+    let count = (bytes - leaf.certificate.der.count) / wide.der.count
+    return IdentityMaterial(
+      id: .web, chain: [leaf.certificate] + Array(repeating: wide, count: count), key: leaf.key,
+      bundles: bundles)
   }
 
   func connected(role: TLSRole = .server) throws -> Pair {
@@ -45,5 +57,77 @@ struct DemoMesh {
     pair.run()
     #expect(pair.server.received == bytes)
     #expect(pair.client.received == bytes.reversed())
+  }
+
+  @Test func `a peer that speaks TLS 1.2 at most is refused, in both roles`() throws {
+    for limit in [TLS1_3_VERSION, TLS1_2_VERSION] {
+      for limitsClient in [true, false] {
+        let (web, db) = (try TLSContext(mesh.web), try TLSContext(mesh.db))
+        let context = unsafe limitsClient ? web.client : db.server
+        unsafe #expect(culvert_SSL_CTX_set_protocol_versions(context, TLS1_2_VERSION, limit) == 1)
+        let pair = try Pair(End(web, .client), End(db, .server)).connect()
+        guard limit == TLS1_2_VERSION else {
+          #expect(pair.bothEstablished)
+          #expect(pair.client.session.protocolVersion == "TLSv1.3")
+          continue
+        }
+        #expect(pair.server.state.failure?.alertSent == "protocol_version")
+        #expect(pair.client.state.failure?.alertReceived == "protocol_version")
+      }
+    }
+  }
+
+  /// What a server answers that knows no TLS 1.3: no `supported_versions` in its hello.
+  @Test func `a ServerHello of TLS 1.2 is refused by the client`() throws {
+    let pair = try Pair(client: mesh.web, server: mesh.db)
+    _ = pair.client.start()
+    let hello = [3, 3] + [UInt8](repeating: 9, count: 32) + [0, 0xc0, 0x2f, 0, 0, 0]
+    _ = pair.client.feed(record(22, [2, 0, 0, UInt8(hello.count)] + hello))
+    #expect(pair.client.state.failure?.alertSent == "protocol_version")
+  }
+
+  @Test(arguments: [Recipe.KeyKind.p256, .p384, .rsa])
+  func `P-256, P-384 and RSA identities work`(key: Recipe.KeyKind) throws {
+    let root = TestCertificate(.authority("demo.mesh").with { $0.key = key })
+    let bundles = [TrustBundle("demo.mesh", [root])]
+    let peer = TestCertificate(Recipe().with { $0.key = key }, issuer: root)
+      .presented(trusting: bundles)
+    #expect(try Pair(client: peer, server: peer).connect().bothEstablished)
+  }
+
+  @Test func `a hello whose key share must be changed (HelloRetryRequest) is served`() throws {
+    let (web, db) = (try TLSContext(mesh.web), try TLSContext(mesh.db))
+    unsafe #expect(culvert_SSL_CTX_set1_groups_list(web.client, "X448:P-384") == 1)
+    let pair = try Pair(End(web, .client), End(db, .server)).connect()
+    #expect(pair.bothEstablished)
+    // One hello more than usual.
+    let usual = try mesh.connected().server.recordsFed
+    #expect(pair.server.recordsFed > usual)
+  }
+
+  @Test func `a cipher suite or a group that is not ours is refused`() throws {
+    let suite = try TLSContext(mesh.web)
+    unsafe #expect(SSL_CTX_set_ciphersuites(suite.client, "TLS_AES_128_CCM_SHA256") == 1)
+    let group = try TLSContext(mesh.web)
+    unsafe #expect(culvert_SSL_CTX_set1_groups_list(group.client, "X448") == 1)
+    for context in [suite, group] {
+      let pair = try Pair(End(context, .client), End(TLSContext(mesh.db), .server)).connect()
+      #expect(pair.server.state.failure?.alertSent == "handshake_failure")
+      #expect(pair.client.state.failure?.alertReceived == "handshake_failure")
+    }
+  }
+
+  @Test func `a session is never resumed, whatever the client keeps`() throws {
+    let (web, db) = (try TLSContext(mesh.web), try TLSContext(mesh.db))
+    let first = try Pair(End(web, .client), End(db, .server)).connect()
+    let session = unsafe SSL_get1_session(first.client.session.ssl)
+    defer { unsafe SSL_SESSION_free(session) }
+    unsafe #expect(SSL_SESSION_is_resumable(session) == 0)
+    let second = try Pair(End(web, .client), End(db, .server))
+    unsafe SSL_set_session(second.client.session.ssl, session)
+    second.connect()
+    #expect(second.bothEstablished)
+    unsafe #expect(SSL_session_reused(second.server.session.ssl) == 0)
+    #expect(second.server.session.peer == .web)
   }
 }

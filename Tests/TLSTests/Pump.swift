@@ -32,6 +32,8 @@ final class End {
   /// Room given to the session for output in each call.
   var windowBytes = 64 * 1024
 
+  var hasPending: Bool { session.hasPendingOutput }
+
   init(_ context: TLSContext, _ role: TLSRole, expect: [SPIFFEID] = []) throws {
     session = try TLSSession(context, role: role, expect: expect)
   }
@@ -60,19 +62,23 @@ final class End {
     }
   }
 
+  var isClient: Bool { unsafe session.state.pointee.role == .client }
+
   /// Takes one whole record from the inbox, if there is one, and gives the answer to it.
-  func takeRecord() -> [UInt8]? {
+  func takeRecord() -> [UInt8]? { popRecord().map(feed) }
+
+  func popRecord() -> [UInt8]? {
     guard inbox.count >= 5 else { return nil }
     let length = 5 + Int(inbox[3]) << 8 + Int(inbox[4])
     guard inbox.count >= length else { return nil }
     let record = Array(inbox[..<length])
     inbox.removeFirst(length)
-    recordsFed += 1
-    return feed(record)
+    return record
   }
 
   func feed(_ record: [UInt8]) -> [UInt8] {
-    step { session, window in
+    recordsFed += 1
+    return step { session, window in
       unsafe record.withUnsafeBytes { bytes in
         if case .handshaking = state {
           return note(unsafe session.handshake(record: bytes, output: &window))
@@ -110,6 +116,11 @@ final class Pair {
   ) throws {
     self.client = try End(TLSContext(client), .client, expect: clientExpects)
     self.server = try End(TLSContext(server), role, expect: serverExpects)
+  }
+
+  init(_ client: End, _ server: End) {
+    self.client = client
+    self.server = server
   }
 
   /// Handshakes until neither end has anything left to say.

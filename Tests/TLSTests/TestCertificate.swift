@@ -13,6 +13,8 @@ struct Recipe {
   var keyUsage: String? = "critical,digitalSignature"
   var extendedKeyUsage: String? = "serverAuth,clientAuth"
   var nameConstraints: String?
+  /// Subject alternative names once more, in a second extension.
+  var secondNames: String?
   var keyIdentifiers = true
   var commonName: String? = "leaf"
   /// Seconds from now.
@@ -20,7 +22,7 @@ struct Recipe {
   var ends = 3600
   var key = KeyKind.p256
 
-  enum KeyKind { case p256, p384, rsa }
+  enum KeyKind { case p256, p384, rsa, weakRSA }
 
   static func leaf(_ names: String) -> Recipe { Recipe(names: names) }
 
@@ -51,6 +53,7 @@ struct Recipe {
       case .p256: unsafe culvert_EVP_EC_gen("P-256")
       case .p384: unsafe culvert_EVP_EC_gen("P-384")
       case .rsa: unsafe culvert_EVP_RSA_gen(2048)
+      case .weakRSA: unsafe culvert_EVP_RSA_gen(1024)
       }
     let x509 = unsafe X509_new()!
     unsafe key = PrivateKey(owning: pkey!)
@@ -72,6 +75,7 @@ struct Recipe {
       (NID_basic_constraints, recipe.basicConstraints), (NID_key_usage, recipe.keyUsage),
       (NID_ext_key_usage, recipe.extendedKeyUsage), (NID_subject_alt_name, recipe.names),
       (NID_name_constraints, recipe.nameConstraints),
+      (NID_subject_alt_name, recipe.secondNames),
     ]
     for (nid, value) in extensions {
       guard let value else { continue }
@@ -84,7 +88,7 @@ struct Recipe {
     }
     precondition(unsafe X509_sign(x509, issuer?.key.pointer ?? key.pointer, EVP_sha256()) > 0)
     unsafe certificate = Certificate(owning: x509)
-    if let issuer, !issuer.certificate.isSelfIssued {
+    if let issuer, !issuer.certificate.isSelfSigned {
       intermediates = [issuer.certificate] + issuer.intermediates
     } else {
       intermediates = []
@@ -111,6 +115,16 @@ struct Recipe {
     return unsafe Self.take(bio)
   }
 
+  func encryptedKeyPEM(password: String) -> String {
+    let bio = unsafe BIO_new(BIO_s_mem())
+    let length = Int32(password.utf8.count)
+    unsafe password.withCString { text in
+      _ = unsafe PEM_write_bio_PKCS8PrivateKey(
+        bio, key.pointer, EVP_aes_256_cbc(), text, length, nil, nil)
+    }
+    return unsafe Self.take(bio)
+  }
+
   private static func take(_ bio: OpaquePointer?) -> String {
     var bytes: UnsafeMutablePointer<CChar>?
     let count = unsafe culvert_BIO_get_mem_data(bio, &bytes)
@@ -124,6 +138,15 @@ struct Recipe {
   func presented(trusting bundles: [TrustBundle]) -> IdentityMaterial {
     let nobody = try! SPIFFEID("spiffe://demo.mesh/unchecked")
     return IdentityMaterial(id: nobody, chain: chain, key: key, bundles: bundles)
+  }
+}
+
+extension Certificate {
+  var der: [UInt8] {
+    var bytes: UnsafeMutablePointer<UInt8>?
+    let count = unsafe i2d_X509(pointer, &bytes)
+    defer { unsafe CRYPTO_free(bytes, nil, 0) }
+    return unsafe Array(UnsafeBufferPointer(start: bytes, count: Int(count)))
   }
 }
 

@@ -94,14 +94,22 @@ extension Worker where IO: ~Copyable {
 
   private mutating func closeLeg(_ handle: Handle, _ side: Side, reset: Bool) {
     guard handle.it[side].descriptor >= 0, !handle.it[side].isClosing else { return }
-    // A socket that is gone already needs no RST.
-    if reset { try? Socket.setResetOnClose(handle.it[side].descriptor) }
+    // A socket that is gone already needs neither.
+    try? Socket.setResetOnClose(handle.it[side].descriptor, reset)
     handle.it[side].isClosing = true
     if handle.it[side].inFlight == 0 {
       closeNow(handle, side)
     } else {
       io.cancel(handle.it[side].descriptor)
     }
+  }
+
+  /// While bytes are relayed the kernel must not end a connection in order by itself: should the
+  /// process be killed, both ends see RST and not a stream that seems complete.
+  mutating func setResetOnCrash(_ handle: Handle) {
+    // A socket that is gone already needs nothing.
+    try? Socket.setResetOnClose(handle.it.client.descriptor, true)
+    try? Socket.setResetOnClose(handle.it.server.descriptor, true)
   }
 
   mutating func closeNow(_ handle: Handle, _ side: Side) {

@@ -12,11 +12,15 @@ final class Listener: Sendable {
   /// Connections the kernel may hold before they are accepted (listen(2)).
   static let backlog: Int32 = 4096
 
-  /// - Parameter flags: the backend's socket flags.
+  /// - Parameters:
+  ///   - flags: the backend's socket flags.
+  ///   - mark: accepted sockets inherit it, so that their replies stay exempt even when conntrack
+  ///     has forgotten the connection.
   init(
-    _ direction: Direction, on address: SocketAddress, namespace: UInt16, flags: Int32
+    _ direction: Direction, on address: SocketAddress, namespace: UInt16, flags: Int32, mark: UInt32
   ) throws(Errno) {
     descriptor = try Socket.listener(on: address, backlog: Self.backlog, flags: flags)
+    try Socket.setMark(descriptor.number, mark)
     self.direction = direction
     self.address = address
     self.namespace = namespace

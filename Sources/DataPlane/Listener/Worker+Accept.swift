@@ -58,7 +58,7 @@ extension Worker where IO: ~Copyable {
       link.counters.refused(Refusal.connectionLimit.rawValue)
       link.counters.ended(nil)
       // Its own end of the loop: there is no slot to log from.
-      try? Socket.setResetOnClose(descriptor.number)
+      try? Socket.setResetOnClose(descriptor.number, true)
       return
     }
     openSlots += 1

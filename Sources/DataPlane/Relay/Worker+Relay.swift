@@ -13,6 +13,7 @@ extension Worker where IO: ~Copyable {
   /// Both ends are ready: bytes may flow.
   mutating func startRelay(_ handle: Handle) {
     handle.it.state = .relaying
+    setResetOnCrash(handle)
     handle.it.helloDeadline = 0
     handle.it.graceDeadline = 0
     scheduleDeadline(handle)
@@ -190,7 +191,8 @@ extension Worker where IO: ~Copyable {
     guard let handle = landed(completion, side) else { return }
     handle.it[side].isSending = false
     guard completion.result > 0 else {
-      return handle.it.state == .draining ? closeLegs(handle, reset: false) : end(handle, side.reset)
+      return handle.it.state == .draining
+        ? closeLegs(handle, reset: false) : end(handle, side.reset)
     }
     handle.it[side].outgoing.offset += Int(completion.result)
     let outgoing = handle.it[side].outgoing

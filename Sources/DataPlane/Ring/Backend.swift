@@ -74,7 +74,7 @@ protocol Backend: ~Copyable {
   /// The descriptor is about to be closed, with nothing in flight.
   mutating func forget(_ descriptor: Int32)
   /// Submits what was started and waits for a completion or the deadline (CLOCK_MONOTONIC
-  /// nanoseconds).
+  /// nanoseconds). To be called when `next` has nothing left.
   mutating func wait(until deadline: UInt64, now: UInt64)
   /// The next completion, if any is left.
   mutating func next() -> Completion?

@@ -95,7 +95,8 @@ internal import Net
   private mutating func register(_ descriptor: Int32) {
     guard !interests[Int(descriptor)].registered else { return }
     var event = unsafe epoll_event()
-    unsafe event.events = EPOLLIN.rawValue | EPOLLOUT.rawValue | EPOLLRDHUP.rawValue | EPOLLET.rawValue
+    unsafe event.events =
+      EPOLLIN.rawValue | EPOLLOUT.rawValue | EPOLLRDHUP.rawValue | EPOLLET.rawValue
     unsafe event.data.fd = descriptor
     // A descriptor that cannot be registered fails its operation, which reports the error.
     _ = unsafe epoll_ctl(epoll.number, EPOLL_CTL_ADD, descriptor, &event)

@@ -2,7 +2,8 @@
 each, and takes commands on standard input.
 
   sink PORT...           accept on every port, IPv4 and IPv6, and read
-  client ADDRESS PORT    connect; then: flood TEXT | send TEXT BYTES | retransmitted | close
+  resetter PORT...       accept on every port, IPv4 and IPv6, and reset at once
+  client ADDRESS PORT    connect; then: flood TEXT | send TEXT BYTES | retried | close
   forge ADDRESS PORT TEXT   send a TCP segment that belongs to no connection
   datagram ADDRESS PORT TEXT [SOURCE_PORT]
   answer PORT TEXT       answer each datagram
@@ -13,8 +14,9 @@ import selectors
 import socket
 import struct
 import sys
+import time
 
-TCP_INFO_RETRANSMITS = 100  # offset of tcpi_total_retrans in struct tcp_info
+TCP_INFO_PROBES = 3  # offset of tcpi_probes in struct tcp_info
 
 
 def say(*words):
@@ -32,6 +34,19 @@ def listener(port):
     s.bind(("::", port))
     s.listen(64)
     return s
+
+
+def resetter(*ports):
+    selector = selectors.DefaultSelector()
+    for port in ports:
+        selector.register(listener(int(port)), selectors.EVENT_READ)
+    say("ready")
+    while True:
+        for key, _ in selector.select():
+            connection, _ = key.fileobj.accept()
+            linger = struct.pack("ii", 1, 0)
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+            connection.close()
 
 
 def sink(*ports):
@@ -95,13 +110,11 @@ def client(address, port):
                 say("sent")
             except OSError as error:
                 say("failed", error.__class__.__name__)
-        elif command == "retransmitted":
-            while True:
-                info = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 232)
-                if struct.unpack_from("I", info, TCP_INFO_RETRANSMITS)[0] >= 2:
-                    break
-                selectors.select.select([], [], [], 0.01)
-            say("retransmitted")
+        elif command == "retried":
+            # What is dropped on its way out counts as not sent: TCP probes, and sends it again.
+            while connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 8)[TCP_INFO_PROBES] < 2:
+                time.sleep(0.01)
+            say("retried")
         elif command == "close":
             connection.close()
             say("closed")
