@@ -22,6 +22,9 @@ package struct ControlLoop: ~Copyable {
   /// under way where no event tells of it.
   static let retryMilliseconds: Int64 = 1000
 
+  /// How long the last lines of the log are waited for when the proxy ends.
+  static let lastLinesMilliseconds: Int64 = 1000
+
   private enum Phase {
     case serving
     /// Until `deadline`, or until nothing has been open since `quietSince` for long enough.
@@ -43,26 +46,32 @@ package struct ControlLoop: ~Copyable {
   private var retriesLeft = 0
   private var lastReloadError: String?
   private var droppedLogLines: UInt64 = 0
+  private var log = LogWriter()
 
   /// Loads, binds, drops privileges and starts the workers. When this returns, connections are
   /// served.
   package init(path: String) throws(LoadError) {
-    let (settings, epoch) = try Settings.loadAll(path: path, number: 1)
+    let limits = try Settings.loadText(path: path)
     guard Privileges.canMark else {
       throw LoadError(
         description: "CAP_NET_ADMIN is missing, without which the proxy cannot mark its own "
           + "connections; run as root or add the capability")
     }
     let signals = try Self.blockSignals()
-    let files = try Self.watch(settings.watchedFiles(configuration: path))
     let backend = Self.chooseBackend()
-    let room = Self.makeRoom(settings.limits)
-    let admin = try AdminServer(path: settings.adminSocket)
+    let workers = limits.workers ?? Privileges.availableProcessors
+    let room = Self.makeRoom(limits.limits, workers: workers)
     try Self.dropPrivileges()
-    let plane = try Self.startPlane(settings, epoch, backend: backend, connectionSlots: room)
+    // Watched before they are read, and read with no more rights than a reload will have.
+    let files = try Self.watch(limits.watchedFiles(configuration: path))
+    let (settings, epoch) = try Settings.loadAll(path: path, number: 1)
+    let admin = try AdminServer(path: settings.adminSocket)
+    let plane = try Self.startPlane(
+      settings, epoch, workers: workers, backend: backend, connectionSlots: room)
     self.init(
       path: path, plane: plane, signals: signals, settings: settings, epoch: epoch, files: files,
       admin: admin)
+    self.files.watch(settings.watchedFiles(configuration: path))
     let listeners = plane.listeners.map { "\($0.direction.rawValue) \($0.address)" }
     Diagnostics.write(
       "ready: \(listeners.joined(separator: ", ")); \(plane.links.count) workers, "
@@ -117,9 +126,9 @@ package struct ControlLoop: ~Copyable {
     }
   }
 
-  private static func makeRoom(_ limits: Limits) -> Int {
+  private static func makeRoom(_ limits: Limits, workers: Int) -> Int {
     let wanted = limits.maximumConnections
-    let room = Privileges.makeRoom(forConnections: wanted)
+    let room = Privileges.makeRoom(forConnections: wanted, workers: workers)
     if room < wanted {
       Diagnostics.write(
         "limits.maximumConnections is \(wanted), but the descriptor limit has room for \(room); "
@@ -137,24 +146,20 @@ package struct ControlLoop: ~Copyable {
   }
 
   private static func startPlane(
-    _ settings: Settings, _ epoch: NamespaceEpoch, backend: BackendKind, connectionSlots: Int
+    _ settings: Settings, _ epoch: NamespaceEpoch, workers: Int, backend: BackendKind,
+    connectionSlots: Int
   ) throws(LoadError) -> DataPlane {
     let setup = NamespaceSetup(
       epoch: epoch, ports: ListenerPortSet(settings.listeners),
       mark: UInt32(settings.interception.mark))
     do throws(DataPlaneError) {
       return try DataPlane(
-        setup, workers: settings.workers ?? availableProcessors(), backend: backend,
+        setup, workers: workers, backend: backend,
         connectionSlots: connectionSlots)
     } catch {
       throw LoadError(description: error.description)
     }
   }
-
-  private static func availableProcessors() -> Int {
-    max(1, Int(sysconf(Int32(_SC_NPROCESSORS_ONLN))))
-  }
-
   // MARK: The loop
 
   /// Serves until the proxy has drained after SIGTERM.
@@ -165,6 +170,7 @@ package struct ControlLoop: ~Copyable {
         pollfd(fd: signals.number, events: Int16(POLLIN), revents: 0),
         pollfd(fd: files.readable.number, events: Int16(POLLIN), revents: 0),
         pollfd(fd: plane.records.readable.number, events: Int16(POLLIN), revents: 0),
+        pollfd(fd: log.isEmpty ? -1 : STDOUT_FILENO, events: Int16(POLLOUT), revents: 0),
       ]
       polled += admin.interests
       _ = unsafe poll(&polled, nfds_t(polled.count), waitMilliseconds)
@@ -173,15 +179,17 @@ package struct ControlLoop: ~Copyable {
       if polled[1].revents != 0 {
         files.drain()
         retriesLeft = 3
-        reloadAt = now + Self.settleMilliseconds
+        // Not later with every event: a busy directory would put the reload off for ever.
+        reloadAt = reloadAt ?? now + Self.settleMilliseconds
       }
-      writeRecords()
+      takeRecords()
       reloadIfDue(now)
-      if polled[3...].contains(where: { $0.revents != 0 }) || admin.hasClients { serveAdmin(now) }
+      if polled[4...].contains(where: { $0.revents != 0 }) || admin.hasClients { serveAdmin(now) }
       advanceDrain(now)
     }
     plane.stop()
-    writeRecords()
+    takeRecords()
+    log.flush(milliseconds: Self.lastLinesMilliseconds)
     Diagnostics.write("stopped")
   }
 
@@ -220,17 +228,17 @@ package struct ControlLoop: ~Copyable {
 
   /// All valid: a new epoch. Anything wrong: the last good one stays.
   private mutating func reload(_ now: Int64) {
-    // What changes from here on, while the files are read, is noticed afterwards.
+    // Whatever is replaced from here on is another change.
     _ = files.hasChanged()
     do throws(LoadError) {
       let (settings, epoch) = try Settings.loadAll(path: path, number: self.epoch.number + 1)
       if let change = settings.firstChangeThatNeedsRestart(from: self.settings) {
         throw LoadError(description: "\(path): \(change) has changed, which needs a restart")
       }
+      try install(epoch)
       self.settings = settings
       self.epoch = epoch
       lastReloadError = nil
-      plane.install(epoch)
       files.watch(settings.watchedFiles(configuration: path))
       Diagnostics.write("configuration loaded, epoch \(epoch.number)")
     } catch {
@@ -242,6 +250,14 @@ package struct ControlLoop: ~Copyable {
         retriesLeft -= 1
         reloadAt = now + Self.retryMilliseconds
       }
+    }
+  }
+
+  private func install(_ epoch: NamespaceEpoch) throws(LoadError) {
+    do throws(DataPlaneError) {
+      try plane.install(epoch)
+    } catch {
+      throw LoadError(description: error.description)
     }
   }
 
@@ -281,19 +297,16 @@ package struct ControlLoop: ~Copyable {
 
   // MARK: Log and status
 
-  private mutating func writeRecords() {
-    let (records, dropped) = plane.records.take()
-    if dropped > 0 {
-      droppedLogLines += dropped
-      Diagnostics.write("\(dropped) lines of the connection log were dropped")
+  private mutating func takeRecords() {
+    let (records, queueDropped) = plane.records.take()
+    var dropped = queueDropped
+    for record in records where !log.append(record.text) { dropped += 1 }
+    log.writeWhatFits()
+    guard dropped > 0 else { return }
+    if droppedLogLines == 0 {
+      Diagnostics.write("the connection log is not read fast enough; lines are dropped and counted")
     }
-    guard !records.isEmpty else { return }
-    var text = ""
-    for record in records {
-      text += record.text
-      text += "\n"
-    }
-    Diagnostics.writeAll(text, to: STDOUT_FILENO)
+    droppedLogLines += dropped
   }
 
   private mutating func serveAdmin(_ now: Int64) {

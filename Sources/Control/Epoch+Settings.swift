@@ -50,13 +50,17 @@ extension Settings {
   package static func loadAll(
     path: String, number: UInt64
   ) throws(LoadError) -> (Settings, NamespaceEpoch) {
-    let settings: Settings
+    let settings = try loadText(path: path)
+    return (settings, try NamespaceEpoch.load(settings, number: number))
+  }
+
+  /// Reads a configuration file, and nothing that it names.
+  static func loadText(path: String) throws(LoadError) -> Settings {
     do throws(ConfigurationError) {
-      settings = try Settings.load(path: path)
+      return try Settings.load(path: path)
     } catch {
       throw LoadError(description: error.description)
     }
-    return (settings, try NamespaceEpoch.load(settings, number: number))
   }
 
   /// Every file whose change is a reason to reload.

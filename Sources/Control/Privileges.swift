@@ -27,19 +27,28 @@ package enum Privileges {
     try Errno.check { culvert_capset(1 << networkAdministration) }
   }
 
-  /// Descriptors that so many connections need: two sockets each, and a reserve for what the
-  /// process holds besides.
-  package static func descriptors(forConnections count: Int) -> Int {
-    2 * count + descriptorReserve
+  /// What the process holds besides connections: the control thread's files, clients and what a
+  /// reload opens, and per worker a ring, an eventfd and six listeners.
+  private static func descriptorReserve(workers: Int) -> Int { 64 + 8 * workers }
+
+  /// Descriptors that so many connections need: two sockets each, and the reserve.
+  package static func descriptors(
+    forConnections count: Int, workers: Int = availableProcessors
+  ) -> Int {
+    2 * count + descriptorReserve(workers: workers)
   }
 
-  private static let descriptorReserve = 256
+  /// Processors this process may run on (sched_getaffinity(2)).
+  package static var availableProcessors: Int { max(1, Int(culvert_available_processors())) }
 
   /// Raises RLIMIT_NOFILE to what so many connections need, as far as that is allowed.
   ///
   /// - Returns: the connections that the limit then has room for.
-  package static func makeRoom(forConnections count: Int) -> Int {
-    let needed = rlim_t(descriptors(forConnections: count))
+  package static func makeRoom(
+    forConnections count: Int, workers: Int = availableProcessors
+  ) -> Int {
+    let reserve = descriptorReserve(workers: workers)
+    let needed = rlim_t(descriptors(forConnections: count, workers: workers))
     var limit = rlimit()
     guard unsafe getrlimit(Int32(RLIMIT_NOFILE.rawValue), &limit) == 0 else { return count }
     if limit.rlim_cur < needed {
@@ -50,6 +59,6 @@ package enum Privileges {
       }
       _ = unsafe getrlimit(Int32(RLIMIT_NOFILE.rawValue), &limit)
     }
-    return min(count, max(1, (Int(clamping: limit.rlim_cur) - descriptorReserve) / 2))
+    return min(count, max(1, (Int(clamping: limit.rlim_cur) - reserve) / 2))
   }
 }

@@ -11,7 +11,7 @@ final class WorkerSeed: @unchecked Sendable {
   let link: WorkerLink
   let shared: SharedState
   let namespaces: [NamespaceState]
-  let listeners: [Listener]
+  private var listeners: [Listener]
   let firstID: UInt64
   let slotLimit: Int
   let backend: BackendKind
@@ -27,6 +27,12 @@ final class WorkerSeed: @unchecked Sendable {
     self.firstID = firstID
     self.slotLimit = slotLimit
     self.backend = backend
+  }
+
+  /// The worker must be their only owner: closing one is letting go of it.
+  func takeListeners() -> [Listener] {
+    defer { listeners = [] }
+    return listeners
   }
 }
 
@@ -123,10 +129,14 @@ package final class DataPlane {
   }
 
   private static func state(_ namespace: NamespaceSetup) throws(DataPlaneError) -> NamespaceState {
+    NamespaceState(
+      epoch: namespace.epoch, context: try context(namespace.epoch), ports: namespace.ports,
+      mark: namespace.mark)
+  }
+
+  private static func context(_ epoch: NamespaceEpoch) throws(DataPlaneError) -> TLSContext {
     do throws(TLSSetupError) {
-      return NamespaceState(
-        epoch: namespace.epoch, context: try TLSContext(namespace.epoch.identity),
-        ports: namespace.ports, mark: namespace.mark)
+      return try TLSContext(epoch.identity)
     } catch {
       throw DataPlaneError(description: "OpenSSL: \(error)")
     }
@@ -198,8 +208,13 @@ package final class DataPlane {
   // MARK: Orders
 
   /// New connections are judged by the epoch as soon as each worker has taken it, within a loop.
-  package func install(_ epoch: NamespaceEpoch) {
-    for link in links { link.give(.install(epoch, namespace: 0)) }
+  /// If this throws, no worker has.
+  package func install(_ epoch: NamespaceEpoch) throws(DataPlaneError) {
+    var contexts: [TLSContext] = []
+    for _ in links { contexts.append(try Self.context(epoch)) }
+    for (link, context) in zip(links, contexts) {
+      link.give(.install(epoch, context, namespace: 0))
+    }
   }
 
   /// Stops accepting inbound and mesh connections; outbound goes on.

@@ -31,6 +31,7 @@ struct Worker<IO: Backend & ~Copyable>: ~Copyable {
   static var sendBufferBytes: Int { 96 * 1024 }
   /// A relayed connection has at most one send in flight per direction, each with one buffer.
   static func bufferLimit(slots: Int) -> Int { min(2 * slots + 64, Int(UInt16.max)) }
+  static var connectionCountMask: UInt64 { 1 << 30 - 1 }
   static var acceptRetryNanoseconds: UInt64 { 100_000_000 }
   static var receiveRetryNanoseconds: UInt64 { 5_000_000 }
   static var idleWaitNanoseconds: UInt64 { 60_000_000_000 }
@@ -50,7 +51,9 @@ struct Worker<IO: Backend & ~Copyable>: ~Copyable {
   var starved: [Token] = []
   var retryAt: UInt64 = 0
   var now = Clock.monotonicNanoseconds()
-  var nextID: UInt64
+  /// The upper bits of each connection's ID, and how many there have been.
+  let firstID: UInt64
+  var connectionCount: UInt64 = 0
   var openSlots = 0
   var isDraining = false
   var isStopping = false
@@ -59,8 +62,8 @@ struct Worker<IO: Backend & ~Copyable>: ~Copyable {
     link = seed.link
     shared = seed.shared
     namespaces = seed.namespaces
-    listeners = seed.listeners.map { ListenerSlot(listener: $0) }
-    nextID = seed.firstID
+    listeners = seed.takeListeners().map { ListenerSlot(listener: $0) }
+    firstID = seed.firstID
     let limit = Self.bufferLimit(slots: seed.slotLimit)
     io = try IO(BufferPool(bufferBytes: Self.receiveBufferBytes, limit: limit))
     sendBuffers = BufferPool(bufferBytes: Self.sendBufferBytes, limit: limit)
@@ -126,21 +129,15 @@ extension Worker where IO: ~Copyable {
   private mutating func ordersWaiting() {
     for order in link.take() {
       switch order {
-      case .install(let epoch, let namespace): install(epoch, namespace)
+      case .install(let epoch, let context, let namespace):
+        namespaces[namespace].epoch = epoch
+        namespaces[namespace].context = context
       case .drain: drainInbound()
       case .finish: finishAll()
       case .stop: stopAll()
       }
     }
     if !isStopping { watchOrders() }
-  }
-
-  private mutating func install(_ epoch: NamespaceEpoch, _ namespace: UInt16) {
-    // The control thread has made a context of the same identity already; should memory run out
-    // here, the last good epoch stays.
-    guard let context = try? TLSContext(epoch.identity) else { return }
-    namespaces[Int(namespace)].epoch = epoch
-    namespaces[Int(namespace)].context = context
   }
 
   // MARK: Waiting for buffers
@@ -154,7 +151,11 @@ extension Worker where IO: ~Copyable {
     for token in tokens {
       guard let handle = slab.find(token) else { continue }
       let side: Side = token.operation == .receiveClient ? .client : .server
-      if !handle.it[side].isClosing { startReceive(handle, side) }
+      if handle.it.state == .relaying {
+        pump(handle, from: side)
+      } else {
+        startReceive(handle, side)
+      }
     }
   }
 

@@ -6,9 +6,12 @@ internal import TLS
 package import Telemetry
 
 /// What the control thread tells a worker.
-enum Order {
-  /// New connections of the namespace are judged by this from now on.
-  case install(NamespaceEpoch, namespace: UInt16)
+///
+/// Sendable although a context is not: it is made for one worker and given away with the order.
+enum Order: @unchecked Sendable {
+  /// New connections of the namespace are judged by this from now on. The context is made for this
+  /// worker and handed over.
+  case install(NamespaceEpoch, TLSContext, namespace: Int)
   /// Accept nothing inbound any more; outbound goes on.
   case drain
   /// Close in order whatever is still open.

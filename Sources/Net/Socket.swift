@@ -68,6 +68,12 @@ package enum Socket {
     }
   }
 
+  /// Whether bytes, an end or an error wait to be received.
+  package static func isReadable(_ descriptor: Int32) -> Bool {
+    var request = pollfd(fd: descriptor, events: Int16(POLLIN), revents: 0)
+    return unsafe poll(&request, 1, 0) > 0
+  }
+
   package static func connect(_ descriptor: Int32, to address: SocketAddress) throws(Errno) {
     var (storage, length) = address.storage
     try Errno.check {

@@ -104,7 +104,8 @@ import Testing
     io.wait(until: now, now: now)
     let isWaiting = io.next() == nil
     #expect(isWaiting)
-    io.cancel(near)
+    io.cancel(near, token(.receiveClient))
+    io.cancel(near, token(.pollClient))
     var ended: Set<UInt64> = []
     for _ in 0..<2 {
       let completion = try complete(&io)

@@ -71,6 +71,17 @@ static inline int culvert_ioctl(int descriptor, unsigned long request, void *arg
   return ioctl(descriptor, request, argument);
 }
 
+// Processors the calling thread may run on, of the first 8192.
+static inline int culvert_available_processors(void) {
+  unsigned long mask[128] = {0};
+  long bytes = syscall(SYS_sched_getaffinity, 0, sizeof mask, mask);
+  int count = 0;
+  for (long index = 0; index < bytes / (long)sizeof mask[0]; index++) {
+    count += __builtin_popcountl(mask[index]);
+  }
+  return count;
+}
+
 static inline int culvert_setns(int descriptor, int type) {
   return (int)syscall(SYS_setns, descriptor, type);
 }

@@ -48,6 +48,7 @@ struct Leg {
   var isReceiving = false
   var isSending = false
   var isPolling = false
+  var isConnecting = false
   /// Close the descriptor as soon as nothing is in flight.
   var isClosing = false
   var isConnected = false

@@ -56,8 +56,8 @@ extension Worker where IO: ~Copyable {
 
   /// Ends the connection as `end` says; whatever is not an orderly end is a reset to both sides.
   mutating func end(_ handle: Handle, _ end: ConnectionEnd) {
-    if handle.it.end == nil || handle.it.end == .drained { handle.it.end = end }
-    closeLegs(handle, reset: end != .closed && end != .drained)
+    if handle.it.end == nil { handle.it.end = end }
+    closeLegs(handle, reset: end != .closed)
   }
 
   // MARK: Lingering
@@ -100,8 +100,16 @@ extension Worker where IO: ~Copyable {
     if handle.it[side].inFlight == 0 {
       closeNow(handle, side)
     } else {
-      io.cancel(handle.it[side].descriptor)
+      cancelAll(handle, side)
     }
+  }
+
+  private mutating func cancelAll(_ handle: Handle, _ side: Side) {
+    let leg = handle.it[side]
+    if leg.isReceiving { io.cancel(leg.descriptor, handle.token(side.receive)) }
+    if leg.isSending { io.cancel(leg.descriptor, handle.token(side.send)) }
+    if leg.isPolling { io.cancel(leg.descriptor, handle.token(side.poll)) }
+    if leg.isConnecting { io.cancel(leg.descriptor, handle.token(.connectServer)) }
   }
 
   /// While bytes are relayed the kernel must not end a connection in order by itself: should the
@@ -187,13 +195,55 @@ extension Worker where IO: ~Copyable {
     }
   }
 
+  /// A connection that is idle at this moment is closed in order; one in the middle of something is
+  /// reset, since an orderly end would make half of it look like the whole.
   private mutating func finish(_ handle: Handle) {
     handle.it.end = .drained
+    for side in [Side.client, .server] {
+      let leg = handle.it[side]
+      if leg.isSending || leg.waiting.buffer >= 0 || (!leg.isReceiving && !leg.hasEnded) {
+        return closeLegs(handle, reset: true)
+      }
+    }
+    guard handle.it.held.count == 0 else { return closeLegs(handle, reset: true) }
     handle.it.client.hasEnded = true
     handle.it.server.hasEnded = true
     startLinger(handle)
     passEnd(handle, from: .client)
     if handle.it.state == .relaying { passEnd(handle, from: .server) }
+  }
+
+  /// What arrives between our end and the peer's: its own end, or bytes that are lost, which
+  /// the other side must not take for a whole stream.
+  mutating func drainedReceived(_ handle: Handle, _ side: Side, _ completion: Completion) {
+    guard completion.result > 0 else {
+      if handle.it[side.other].isReceiving { return }
+      return closeLegs(handle, reset: completion.result < 0)
+    }
+    let bytes = unsafe UnsafeRawBufferPointer(
+      start: io.memory(ofBuffer: completion.buffer), count: Int(completion.result))
+    let isEnd = unsafe handle.it.tlsSide == side && holdsOnlyCloseNotify(handle, bytes)
+    io.recycle(buffer: completion.buffer)
+    if isEnd { startReceive(handle, side) } else { closeLegs(handle, reset: true) }
+  }
+
+  private mutating func holdsOnlyCloseNotify(
+    _ handle: Handle, _ bytes: UnsafeRawBufferPointer
+  ) -> Bool {
+    guard let session = unsafe handle.it.session, let scratch = sendBuffers.acquire() else {
+      return false
+    }
+    defer { sendBuffers.release(scratch) }
+    let plaintext = unsafe UnsafeMutableRawBufferPointer(
+      start: sendBuffers.memory(scratch), count: Self.sendBufferBytes)
+    var answer = unsafe OutputWindow(base: UnsafeMutableRawPointer(session), capacity: 0)
+    var rest = unsafe bytes
+    while case .record(let record) = unsafe nextRecord(handle, &rest) {
+      let step = unsafe session.pointee.open(record: record, into: plaintext, output: &answer)
+      if case .closeNotify = step { return true }
+      guard case .data(0) = step else { return false }
+    }
+    return false
   }
 
   mutating func stopAll() {

@@ -39,16 +39,25 @@ extension Worker where IO: ~Copyable {
     let limit = policy(handle).limits.connectTimeoutMilliseconds
     handle.it.connectDeadline = now + UInt64(limit) * 1_000_000
     scheduleDeadline(handle)
+    handle.it.server.isConnecting = true
     handle.it.server.inFlight += 1
     io.connect(handle.it.server.descriptor, to: destination, handle.token(.connectServer))
   }
 
   mutating func connectCompleted(_ completion: Completion) {
     guard let handle = landed(completion, .server) else { return }
+    handle.it.server.isConnecting = false
     handle.it.connectDeadline = 0
     scheduleDeadline(handle)
     guard completion.result == 0 else {
       return refuse(handle, .connectFailed, detail: Errno(-completion.result).description)
+    }
+    // A closed port of the ephemeral range may be chosen as the source, too; TCP then connects the
+    // socket to itself (simultaneous open, RFC 9293 §3.5).
+    if let destination = handle.it.details?.destination, handle.it.direction == .inbound,
+      (try? Socket.localAddress(handle.it.server.descriptor)) == destination
+    {
+      return refuse(handle, .connectFailed, detail: "nothing listens there")
     }
     handle.it.server.isConnected = true
     switch handle.it.state {

@@ -86,7 +86,10 @@ extension Worker where IO: ~Copyable {
       let isKept = unsafe hold(handle, bytes)
       if buffer >= 0 { io.recycle(buffer: buffer) }
       guard isKept else { return refuse(handle, .sniffMemoryLimit) }
-      if handle.it.server.isConnected { startRelay(handle) } else { handle.it.state = .connecting }
+      if handle.it.server.isConnected { return startRelay(handle) }
+      handle.it.state = .connecting
+      // Under strict nothing was dialled; a reload may have made it permissive since.
+      if handle.it.server.inFlight == 0 { dial(handle) }
     }
   }
 
@@ -124,12 +127,18 @@ extension Worker where IO: ~Copyable {
       (try? Socket.roundTripMicroseconds(handle.it.client.descriptor)).map(UInt64.init) ?? 0
     let grace = min(
       max(Self.graceMinimumNanoseconds, 2 * roundTrip * 1000), Self.graceMaximumNanoseconds)
-    handle.it.graceDeadline = now + grace
+    // Not `now`, which may be the start of a long batch: the grace is never shortened.
+    handle.it.graceDeadline = Clock.monotonicNanoseconds() + grace
     scheduleDeadline(handle)
   }
 
   mutating func graceExpired(_ handle: Handle) {
     guard handle.it.state == .sniffing, handle.it.held.count == 0 else { return }
+    if Socket.isReadable(handle.it.client.descriptor) {
+      // It has spoken; only its completion has not come yet.
+      handle.it.graceDeadline = Clock.monotonicNanoseconds() + Self.graceMinimumNanoseconds
+      return startReceive(handle, .client)
+    }
     if let source = handle.it.details?.source, shared.meshSources.contains(source.address) {
       // It speaks mesh mTLS: silence is a ClientHello that has not come yet, not plaintext.
       handle.it.details?.reason = Refusal.silentMeshSource.rawValue

@@ -16,18 +16,29 @@ extension Worker where IO: ~Copyable {
   mutating func acceptCompleted(_ completion: Completion) {
     let index = Int(completion.token.slot)
     guard let listener = listeners[index].listener else { return }
-    if completion.result >= 0 { accepted(Descriptor(owning: completion.result), on: listener) }
+    let isEnding = isStopping || isDraining && listener.direction != .outbound
+    if completion.result >= 0 {
+      let descriptor = Descriptor(owning: completion.result)
+      if isEnding {
+        try? Socket.setResetOnClose(descriptor.number, true)
+      } else {
+        accepted(descriptor, on: listener)
+      }
+    }
     guard !completion.more else { return }
-    guard !isStopping, !(isDraining && listener.direction != .outbound) else {
+    guard !isEnding else {
       listeners[index].listener = nil
       return
     }
     switch Errno(-completion.result) {
-    case .processDescriptorLimit, .systemDescriptorLimit, Errno(ENOMEM), .noBuffers:
-      // Accepting again at once would spin; the backlog keeps the clients meanwhile.
-      listeners[index].resumeAt = now + Self.acceptRetryNanoseconds
-    default:
+    case Errno(ECONNABORTED), .interrupted:
       startAccepting(index)
+    case _ where completion.result >= 0:
+      startAccepting(index)
+    default:
+      // Out of descriptors, most likely. Accepting again at once would spin; the backlog keeps the
+      // clients meanwhile.
+      listeners[index].resumeAt = now + Self.acceptRetryNanoseconds
     }
   }
 
@@ -45,12 +56,14 @@ extension Worker where IO: ~Copyable {
       listeners[index].resumeAt = 0
       listeners[index].listener = nil
     } else {
-      io.cancel(listener.descriptor.number)
+      io.cancel(
+        listener.descriptor.number, Token(.accept, slot: UInt32(index), generation: 0))
     }
   }
 
   private mutating func accepted(_ descriptor: consuming Descriptor, on listener: Listener) {
-    let limit = namespaces[Int(listener.namespace)].epoch.limits.maximumConnections
+    let configured = namespaces[Int(listener.namespace)].epoch.limits.maximumConnections
+    let limit = min(configured, slab.limit)
     let open = shared.openConnections.wrappingAdd(1, ordering: .relaxed).newValue
     link.counters.accepted()
     guard let handle = slab.take() else {
@@ -62,9 +75,9 @@ extension Worker where IO: ~Copyable {
       return
     }
     openSlots += 1
-    nextID += 1
+    connectionCount = (connectionCount + 1) & Self.connectionCountMask
     handle.it.state = .sniffing
-    handle.it.id = nextID
+    handle.it.id = firstID | connectionCount
     handle.it.direction = listener.direction
     handle.it.namespace = listener.namespace
     handle.it.acceptedAt = now

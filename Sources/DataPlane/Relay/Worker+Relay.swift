@@ -84,12 +84,8 @@ extension Worker where IO: ~Copyable {
   }
 
   private mutating func relayReceived(_ handle: Handle, _ side: Side, _ completion: Completion) {
+    if handle.it.end == .drained { return drainedReceived(handle, side, completion) }
     guard completion.result >= 0 else { return end(handle, side.reset) }
-    guard !handle.it[side].hasEnded else {
-      // Draining has ended this direction already.
-      if completion.result > 0 { io.recycle(buffer: completion.buffer) }
-      return
-    }
     guard completion.result > 0 else {
       // Without close_notify the stream may have been cut by anyone on the path (RFC 8446 §6.1).
       if handle.it.tlsSide == side { return end(handle, .truncated) }
@@ -231,11 +227,9 @@ extension Worker where IO: ~Copyable {
   /// The source will send nothing more: tell the other side, once everything before it is sent.
   mutating func passEnd(_ handle: Handle, from side: Side) {
     let sink = side.other
+    if handle.it.end == nil { watchHalfClosed(handle) }
     guard !handle.it[sink].isSending, handle.it[sink].ending == .open else { return }
     notifyEnd(handle, sink)
-    guard handle.it.state == .relaying, handle.it[side].ending != .done, handle.it.end == nil
-    else { return }
-    watchHalfClosed(handle)
   }
 
   /// close_notify and FIN on the TLS leg, FIN on a plain one.
@@ -256,7 +250,8 @@ extension Worker where IO: ~Copyable {
     _ = shutdown(handle.it[side].descriptor, Int32(SHUT_WR))
     handle.it[side].ending = .done
     if handle.it.state == .draining { return startReceive(handle, side) }
-    if handle.it[side.other].ending == .done { end(handle, handle.it.end ?? .closed) }
+    // Draining waits for what the peers still have to say.
+    if handle.it[side.other].ending == .done, handle.it.end == nil { end(handle, .closed) }
   }
 
   /// One direction is closed. A look now and then tells whether the other still moves, and whether

@@ -69,8 +69,8 @@ protocol Backend: ~Copyable {
   mutating func connect(_ descriptor: Int32, to address: SocketAddress, _ token: Token)
   /// Completes once any of `events` (or POLLERR, POLLHUP) holds; the result is the event mask.
   mutating func poll(_ descriptor: Int32, events: Int16, _ token: Token)
-  /// Ends every operation of the descriptor.
-  mutating func cancel(_ descriptor: Int32)
+  /// Ends the operation that was started on the descriptor with this token.
+  mutating func cancel(_ descriptor: Int32, _ token: Token)
   /// The descriptor is about to be closed, with nothing in flight.
   mutating func forget(_ descriptor: Int32)
   /// Submits what was started and waits for a completion or the deadline (CLOCK_MONOTONIC

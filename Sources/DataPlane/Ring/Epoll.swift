@@ -21,6 +21,23 @@ internal import Net
     var polling: Token?
     var pollEvents: Int16 = 0
 
+    /// Forgets the operation with this token; false if there is none.
+    mutating func remove(_ token: Token) -> Bool {
+      switch token {
+      case accepting: accepting = nil
+      case receiving: receiving = nil
+      case sending: sending = nil
+      case connecting: connecting = nil
+      case polling: polling = nil
+      default: return false
+      }
+      return true
+    }
+
+    var tokens: [Token] {
+      [accepting, receiving, sending, connecting, polling].compactMap { $0 }
+    }
+
     var isEmpty: Bool {
       accepting == nil && receiving == nil && sending == nil && connecting == nil
         && polling == nil
@@ -88,35 +105,31 @@ internal import Net
   private mutating func start(_ descriptor: Int32, _ change: (inout Interest) -> Void) {
     while interests.count <= Int(descriptor) { interests.append(Interest()) }
     change(&interests[Int(descriptor)])
-    register(descriptor)
-    fresh.append(descriptor)
+    if let error = register(descriptor) {
+      // Without its edges an operation would wait for ever.
+      for token in interests[Int(descriptor)].tokens { finish(token, -error.code) }
+      interests[Int(descriptor)] = Interest()
+    } else {
+      fresh.append(descriptor)
+    }
   }
 
-  private mutating func register(_ descriptor: Int32) {
-    guard !interests[Int(descriptor)].registered else { return }
+  private mutating func register(_ descriptor: Int32) -> Errno? {
+    guard !interests[Int(descriptor)].registered else { return nil }
     var event = unsafe epoll_event()
     unsafe event.events =
       EPOLLIN.rawValue | EPOLLOUT.rawValue | EPOLLRDHUP.rawValue | EPOLLET.rawValue
     unsafe event.data.fd = descriptor
-    // A descriptor that cannot be registered fails its operation, which reports the error.
-    _ = unsafe epoll_ctl(epoll.number, EPOLL_CTL_ADD, descriptor, &event)
+    guard unsafe epoll_ctl(epoll.number, EPOLL_CTL_ADD, descriptor, &event) == 0 else {
+      return Errno.current
+    }
     interests[Int(descriptor)].registered = true
+    return nil
   }
 
-  mutating func cancel(_ descriptor: Int32) {
-    guard Int(descriptor) < interests.count else { return }
-    let interest = interests[Int(descriptor)]
-    interests[Int(descriptor)] = Interest()
-    if interest.registered {
-      var event = unsafe epoll_event()
-      _ = unsafe epoll_ctl(epoll.number, EPOLL_CTL_DEL, descriptor, &event)
-    }
-    for token in [
-      interest.accepting, interest.receiving, interest.sending, interest.connecting,
-      interest.polling,
-    ] {
-      if let token { finish(token, -ECANCELED) }
-    }
+  mutating func cancel(_ descriptor: Int32, _ token: Token) {
+    guard Int(descriptor) < interests.count, interests[Int(descriptor)].remove(token) else { return }
+    finish(token, -ECANCELED)
   }
 
   /// Closing removes a descriptor from the epoll set.

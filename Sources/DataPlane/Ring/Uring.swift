@@ -73,7 +73,12 @@ internal import Net
     }
     do throws(Errno) {
       let bufferRing = try unsafe registerBufferRing(ring)
-      try unsafe restrictAndEnable(ring)
+      do throws(Errno) {
+        try unsafe restrictAndEnable(ring)
+      } catch {
+        unsafe free(bufferRing)
+        throw error
+      }
       return unsafe (ring, bufferRing)
     } catch {
       unsafe io_uring_queue_exit(ring)
@@ -190,9 +195,11 @@ internal import Net
     unsafe entry.pointee.user_data = token.bits
   }
 
-  mutating func cancel(_ descriptor: Int32) {
+  /// By token: a cancel by descriptor walks every operation that waits in the ring, and takes
+  /// 0.5 ms where 20,000 do.
+  mutating func cancel(_ descriptor: Int32, _ token: Token) {
     let entry = unsafe entry()
-    unsafe io_uring_prep_cancel_fd(entry, descriptor, UInt32(IORING_ASYNC_CANCEL_ALL))
+    unsafe io_uring_prep_cancel64(entry, token.bits, 0)
     unsafe entry.pointee.user_data = Token(.cancel, slot: 0, generation: 0).bits
   }
 
@@ -206,10 +213,11 @@ internal import Net
     var timeout = __kernel_timespec(
       tv_sec: Int64(nanoseconds / 1_000_000_000), tv_nsec: Int64(nanoseconds % 1_000_000_000))
     var first: UnsafeMutablePointer<io_uring_cqe>?
-    // ETIME and EINTR mean "nothing yet"; any other trouble shows in the completions themselves.
-    _ = unsafe io_uring_submit_and_wait_timeout(ring, &first, 1, &timeout, nil)
+    let result = unsafe io_uring_submit_and_wait_timeout(ring, &first, 1, &timeout, nil)
     batchCount = unsafe io_uring_peek_batch_cqe(ring, batch, Self.completionEntries)
     batchIndex = 0
+    // ETIME and EINTR mean "nothing yet". Anything else, out of memory for one, must not spin.
+    if result < 0, result != -ETIME, result != -EINTR, batchCount == 0 { usleep(1000) }
   }
 
   mutating func next() -> Completion? {

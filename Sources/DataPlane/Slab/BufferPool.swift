@@ -3,24 +3,29 @@ internal import CLinux
 /// Equal buffers, reserved from the kernel in segments when first needed, reused last in first
 /// out, never moved.
 ///
-/// What a burst has touched goes back to the kernel when more than `keptBuffers` lie free, so that
-/// a proxy that is idle again is small again.
+/// What a burst has touched goes back to the kernel when more than `hotBuffers` lie free, so that a
+/// proxy that is idle again is small again.
 @safe struct BufferPool: ~Copyable {
   /// Buffers a segment holds.
   static let segmentBuffers = 16
-  /// Free buffers that keep their memory.
-  static let keptBuffers = 64
+  /// Free buffers that keep their memory, and are taken first.
+  static let hotBuffers = 64
 
   let bufferBytes: Int
   let limit: Int
   private var segments: [UnsafeMutableRawPointer] = unsafe []
-  private var free: [UInt16] = []
+  private var hot: [UInt16] = []
+  /// Free buffers without memory of their own.
+  private var cold: [UInt16] = []
+  /// The kernel had no memory for a segment when last asked.
+  private var hasFailedToGrow = false
 
   init(bufferBytes: Int, limit: Int) {
     precondition(bufferBytes % 4096 == 0 && limit <= Int(UInt16.max))
     self.bufferBytes = bufferBytes
     self.limit = limit
-    free.reserveCapacity(limit)
+    hot.reserveCapacity(Self.hotBuffers)
+    cold.reserveCapacity(limit)
   }
 
   deinit {
@@ -29,20 +34,26 @@ internal import CLinux
     }
   }
 
-  /// Whether `acquire` would give a buffer, as far as the limit goes.
-  var hasFree: Bool { unsafe !free.isEmpty || segments.count * Self.segmentBuffers < limit }
+  /// Whether `acquire` would give a buffer, as far as is known.
+  var hasFree: Bool {
+    if !hot.isEmpty || !cold.isEmpty { return true }
+    return unsafe !hasFailedToGrow && segments.count * Self.segmentBuffers < limit
+  }
 
   /// A buffer's identifier, or nil at the limit.
   mutating func acquire() -> Int32? {
-    if free.isEmpty, !grow() { return nil }
-    return Int32(free.removeLast())
+    if let buffer = hot.popLast() { return Int32(buffer) }
+    if cold.isEmpty, !grow() { return nil }
+    return cold.popLast().map(Int32.init)
   }
 
   mutating func release(_ identifier: Int32) {
-    if free.count >= Self.keptBuffers {
+    if hot.count < Self.hotBuffers {
+      hot.append(UInt16(identifier))
+    } else {
       unsafe madvise(memory(identifier), bufferBytes, MADV_DONTNEED)
+      cold.append(UInt16(identifier))
     }
-    free.append(UInt16(identifier))
   }
 
   func memory(_ identifier: Int32) -> UnsafeMutableRawPointer {
@@ -56,10 +67,11 @@ internal import CLinux
     let memory = unsafe mmap(
       nil, bufferBytes * Self.segmentBuffers, PROT_READ | PROT_WRITE,
       MAP_PRIVATE | MAP_ANONYMOUS, -1, 0)
-    guard let memory = unsafe memory, Int(bitPattern: memory) != -1 else { return false }
+    hasFailedToGrow = Int(bitPattern: memory) == -1
+    guard let memory = unsafe memory, !hasFailedToGrow else { return false }
     unsafe segments.append(memory)
     for identifier in (start..<min(start + Self.segmentBuffers, limit)).reversed() {
-      free.append(UInt16(identifier))
+      cold.append(UInt16(identifier))
     }
     return true
   }
