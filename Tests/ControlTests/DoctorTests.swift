@@ -1,4 +1,5 @@
 import CLinux
+import Control
 import Foundation
 import Net
 import Netfilter
@@ -103,12 +104,14 @@ import Testing
       LimitChecks.descriptors(
         soft: 64, hard: .max, ceiling: ceiling, room: room, connections: 1000)
     }
+    let needed = Privileges.descriptors(forConnections: 1000)
     #expect(descriptors(room: 1000).verdict == .found)
     #expect(descriptors(room: 1000).seen.contains("64, hard unlimited"))
     #expect(descriptors(room: 999).verdict == .limited)
-    #expect(descriptors(room: 999).consequence.contains("hard limit to 2256"))
-    #expect(!descriptors(room: 999, ceiling: 2256).consequence.contains("nr_open"))
-    #expect(descriptors(room: 999, ceiling: 2255).consequence.contains("fs.nr_open=2256"))
+    #expect(descriptors(room: 999).consequence.contains("hard limit to \(needed)"))
+    #expect(!descriptors(room: 999, ceiling: needed).consequence.contains("nr_open"))
+    #expect(
+      descriptors(room: 999, ceiling: needed - 1).consequence.contains("fs.nr_open=\(needed)"))
     #expect(LimitChecks.listenBacklog(maximum: 4096).verdict == .found)
     #expect(LimitChecks.listenBacklog(maximum: 128).verdict == .limited)
     #expect(LimitChecks.localPorts(1000, 1999, connections: 1000).verdict == .found)
@@ -350,7 +353,8 @@ import Testing
     let line = try short.line("limits: descriptors")
     #expect(line.verdict == "limited")
     #expect(line.seen.contains("RLIMIT_NOFILE is 64, hard 64"))
-    #expect(line.consequence.contains("hard limit to 2256"))
+    let needed = Privileges.descriptors(forConnections: 1000)
+    #expect(line.consequence.contains("hard limit to \(needed)"))
     #expect(short.ok)
     let raised = try examine(connections: 1000, through: ["prlimit", "--nofile=64:4096"])
     #expect(try raised.line("limits: descriptors").verdict == "found", "the soft limit is raised")
