@@ -87,7 +87,7 @@ let package = Package(
       "NetfilterTests",
       ["Configuration", "Identity", "Net", "Netfilter", "Policy", "culvert-init"],
       resources: [.copy("Golden"), .copy("Scripts")]),
-    tests("ControlTests", ["CLinux", "Control", "Net", "culvert", "culvert-proxy"]),
+    tests("ControlTests", ["CLinux", "Control", "Net", "Netfilter", "culvert"]),
     tests("IdentityTests", ["Identity"]),
     tests("PolicyTests", ["Identity", "Net", "Policy"]),
     tests("TelemetryTests", ["Identity", "Net", "Policy", "Telemetry"]),

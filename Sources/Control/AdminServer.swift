@@ -18,15 +18,11 @@ struct AdminServer: ~Copyable {
   }
 
   private let path: String
-  private let timeoutMilliseconds: Int64
   private let listener: Descriptor
   private var clients: [Client] = []
 
-  init(
-    path: String, timeoutMilliseconds: Int64 = clientTimeoutMilliseconds
-  ) throws(LoadError) {
+  init(path: String) throws(LoadError) {
     self.path = path
-    self.timeoutMilliseconds = timeoutMilliseconds
     do throws(Errno) {
       listener = try UnixSocket.listen(path)
     } catch Errno(EADDRINUSE) {
@@ -75,7 +71,7 @@ struct AdminServer: ~Copyable {
       let accepted = culvert_accept4(listener.number, nil, nil, flags)
       guard accepted >= 0 else { return }
       clients.append(
-        Client(descriptor: accepted, deadline: now + timeoutMilliseconds))
+        Client(descriptor: accepted, deadline: now + Self.clientTimeoutMilliseconds))
     }
   }
 

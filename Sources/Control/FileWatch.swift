@@ -26,15 +26,19 @@ struct FileWatch: ~Copyable {
       owning: try Errno.check { inotify_init1(Int32(IN_CLOEXEC) | Int32(IN_NONBLOCK)) })
   }
 
-  /// Watches these files from now on, and no others.
+  /// Watches these files from now on, and no others. Of one that is watched already, no change
+  /// since the last `hasChanged` is forgotten.
   mutating func watch(_ files: [String]) {
-    for watch in watches { _ = inotify_rm_watch(readable.number, watch) }
-    // What is known of a file stays known, so that a change since then is noticed.
-    let known = Dictionary(zip(self.files, fingerprints), uniquingKeysWith: { first, _ in first })
+    let known = Dictionary(zip(self.files, fingerprints)) { first, _ in first }
     self.files = files
+    watchDirectories()
     fingerprints = files.map { known[$0] ?? Self.fingerprint($0) }
+  }
+
+  private mutating func watchDirectories() {
+    for watch in watches { _ = inotify_rm_watch(readable.number, watch) }
     let mask = UInt32(IN_CLOSE_WRITE | IN_MOVED_TO | IN_CREATE | IN_DELETE | IN_ATTRIB)
-    let directories = Set(files.map(Self.directory))
+    let directories = Set(files.flatMap(Self.directories))
     // A directory that cannot be watched is still covered by SIGHUP.
     watches = directories.map { unsafe inotify_add_watch(readable.number, $0, mask) }
       .filter { $0 >= 0 }
@@ -48,14 +52,45 @@ struct FileWatch: ~Copyable {
 
   /// Whether a file has changed since the last call, or since it is watched.
   mutating func hasChanged() -> Bool {
-    let current = files.map(Self.fingerprint)
-    defer { fingerprints = current }
-    return current != fingerprints
+    guard files.map(Self.fingerprint) != fingerprints else { return false }
+    // The links may lead elsewhere now. Look again only once the new places are watched.
+    watchDirectories()
+    fingerprints = files.map(Self.fingerprint)
+    return true
   }
 
-  private static func directory(_ path: String) -> String {
-    guard let slash = path.lastIndex(of: "/") else { return "." }
-    return slash == path.startIndex ? "/" : String(path[..<slash])
+  /// The directories whose entries decide what a path leads to: those of the symbolic links on the
+  /// way, and that of the file itself.
+  private static func directories(_ path: String) -> [String] {
+    var result: [String] = []
+    var place = path.hasPrefix("/") ? "/" : "."
+    var names = path.split(separator: "/").map(String.init)[...]
+    var linksLeft = linksMaximum
+    while let name = names.popFirst() {
+      let next = place == "/" ? "/\(name)" : "\(place)/\(name)"
+      if let target = linkTarget(next) {
+        result.append(place)
+        linksLeft -= 1
+        guard linksLeft > 0 else { break }
+        if target.hasPrefix("/") { place = "/" }
+        names = (target.split(separator: "/").map(String.init) + names)[...]
+        continue
+      }
+      if names.isEmpty { result.append(place) }
+      place = next
+    }
+    return result
+  }
+
+  /// As many as the kernel follows (path_resolution(7)).
+  private static let linksMaximum = 40
+
+  private static func linkTarget(_ path: String) -> String? {
+    var bytes = [UInt8](repeating: 0, count: Int(PATH_MAX))
+    let count = unsafe bytes.withUnsafeMutableBytes { buffer in
+      unsafe readlink(path, buffer.baseAddress!.assumingMemoryBound(to: CChar.self), buffer.count)
+    }
+    return count > 0 ? String(decoding: bytes[..<count], as: UTF8.self) : nil
   }
 
   private static func fingerprint(_ path: String) -> Fingerprint {
