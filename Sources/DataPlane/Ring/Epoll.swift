@@ -128,7 +128,8 @@ internal import Net
   }
 
   mutating func cancel(_ descriptor: Int32, _ token: Token) {
-    guard Int(descriptor) < interests.count, interests[Int(descriptor)].remove(token) else { return }
+    guard Int(descriptor) < interests.count, interests[Int(descriptor)].remove(token)
+    else { return }
     finish(token, -ECANCELED)
   }
 
