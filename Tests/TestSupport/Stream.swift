@@ -13,6 +13,7 @@ package final class Stream: @unchecked Sendable {
   }
 
   package let descriptor: Int32
+  private let wasReset = Box(false)
   private let isOpen = Box(true)
 
   init(_ descriptor: Int32) {
@@ -45,7 +46,11 @@ package final class Stream: @unchecked Sendable {
       let count = unsafe Glibc.send(
         descriptor, bytes.baseAddress! + sent, bytes.count - sent, Int32(MSG_NOSIGNAL))
       if count < 0 && errno == EINTR { continue }
-      guard count > 0 else { throw Errno.current }
+      guard count > 0 else {
+        let error = Errno.current
+        if error == .connectionReset || error == .brokenPipe { wasReset.update { $0 = true } }
+        throw error
+      }
       sent += count
     }
   }
@@ -107,6 +112,8 @@ package final class Stream: @unchecked Sendable {
 
   /// Reads on until the connection ends, and says how. Throws if it does not end in time.
   package func end() throws -> End {
+    // The kernel tells of a reset once, to whichever call comes first.
+    if wasReset.value { return .reset }
     do {
       while try !receive().isEmpty {}
       return .clean
