@@ -26,10 +26,7 @@ extension Worker where IO: ~Copyable {
       }
     }
     guard !completion.more else { return }
-    guard !isEnding else {
-      listeners[index].listener = nil
-      return
-    }
+    guard !isEnding else { return closeListener(index) }
     switch Errno(-completion.result) {
     case Errno(ECONNABORTED), .interrupted:
       startAccepting(index)
@@ -49,12 +46,18 @@ extension Worker where IO: ~Copyable {
     }
   }
 
+  private mutating func closeListener(_ index: Int) {
+    guard let listener = listeners[index].listener else { return }
+    io.forget(listener.descriptor.number)
+    listeners[index].listener = nil
+  }
+
   /// Ends a listener; it is closed when its accept has completed.
   mutating func stopAccepting(_ index: Int) {
     guard let listener = listeners[index].listener else { return }
     if listeners[index].resumeAt > 0 {
       listeners[index].resumeAt = 0
-      listeners[index].listener = nil
+      closeListener(index)
     } else {
       io.cancel(
         listener.descriptor.number, Token(.accept, slot: UInt32(index), generation: 0))
