@@ -24,6 +24,11 @@ import Testing
 
   @Test func epollAcceptsManyAndConnects() throws { try connecting(Epoll.self) }
 
+  @Test(.enabled(if: hasIOUring, ioUring))
+  func ioUringServesADescriptorsNumberAgain() throws { try reuse(Uring.self) }
+
+  @Test func epollServesADescriptorsNumberAgain() throws { try reuse(Epoll.self) }
+
   private struct Pair: ~Copyable {
     let near: Descriptor
     let far: Descriptor
@@ -150,5 +155,29 @@ import Testing
     io.connect(closed.number, to: refusing, token(.connectServer))
     let refused = try complete(&io)
     #expect(refused.result == -ECONNREFUSED)
+  }
+
+  private func reuse<IO: Backend & ~Copyable>(_ type: IO.Type) throws {
+    var io = try IO(BufferPool(bufferBytes: 4096, limit: 64))
+    let first = try makePair(IO.socketFlags)
+    let number = first.near.number
+    io.receive(number, token(.receiveClient))
+    io.cancel(number, token(.receiveClient))
+    let cancelled = try complete(&io)
+    #expect(cancelled.result == -ECANCELED)
+    io.forget(number)
+    // dup2(2) puts another socket under the same number.
+    let second = try makePair(IO.socketFlags)
+    try Errno.check { dup2(second.near.number, number) }
+    io.receive(number, token(.receiveServer))
+    let now = Clock.monotonicNanoseconds()
+    io.wait(until: now, now: now)
+    let isWaiting = io.next() == nil
+    #expect(isWaiting)
+    _ = unsafe write(second.far.number, "x", 1)
+    let received = try complete(&io)
+    #expect(received.token == token(.receiveServer))
+    #expect(received.result == 1)
+    io.recycle(buffer: received.buffer)
   }
 }
