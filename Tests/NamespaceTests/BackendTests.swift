@@ -84,6 +84,44 @@ extension InNamespaces {
       }
     }
 
+    @Test("A connection log that nobody reads stops nothing")
+    func unreadLog() throws {
+      let directory = try TemporaryDirectory()
+      let fifo = directory.path + "/log"
+      try Program.check(["mkfifo", fifo])
+      // Holds the pipe open for reading, and never reads.
+      let reader = try #require(FileHandle(forUpdatingAtPath: fifo))
+      try Mesh.run(.standard { $0.client = nil }) { mesh in
+        let first = try #require(mesh.serverProxy)
+        first.program.send(signal: SIGKILL)
+        _ = try first.program.wait()
+        let proxy = try mesh.server.start([
+          "sh", "-c", "exec \"$0\" --config \"$1\" >\"$2\"", Machine.program("culvert-proxy"),
+          first.configurationPath, fifo,
+        ])
+        try proxy.waitForError(containing: "culvert-proxy: ready")
+        let total = 2000
+        for _ in 0..<(total / 100) {
+          for stream in try mesh.client.connect(100, to: Family.v4.server, port: 15006) {
+            #expect(try stream.end() == .reset)
+          }
+        }
+        try eventually("a full pipe") { Self.isFull(reader) }
+        #expect(try first.status().connections.refused["self_call"] == total)
+        let echo = try mesh.server.echoServer()
+        #expect(
+          try attempt("hello", from: mesh.client, to: Family.v4.server, port: echo.port)
+            == .answered)
+        proxy.send(signal: SIGTERM)
+        #expect(try proxy.wait(seconds: 6).exit == .code(0))
+      }
+    }
+
+    private static func isFull(_ pipe: FileHandle) -> Bool {
+      var request = pollfd(fd: pipe.fileDescriptor, events: Int16(POLLOUT), revents: 0)
+      return unsafe poll(&request, 1, 0) == 0
+    }
+
     @Test("A connection's line tells both ends, who they are and how much went each way")
     func connectionLog() throws {
       try Mesh.run { mesh in

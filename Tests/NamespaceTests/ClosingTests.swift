@@ -92,6 +92,40 @@ extension InNamespaces {
       }
     }
 
+    @Test("A closed port is never connected to itself", arguments: Path.allCases)
+    func selfConnect(path: Path) throws {
+      try Mesh.run(.standard { Path.apply(path, to: &$0) }) { mesh in
+        // With two ports to choose from, the source port is soon the destination port, and TCP
+        // then connects the socket to itself: the client would hear its own words.
+        try mesh.server.check([
+          "sh", "-c", "echo 40000 40001 >/proc/sys/net/ipv4/ip_local_port_range",
+        ])
+        let proxy = try #require(mesh.serverProxy)
+        for number in 0..<20 {
+          for port in [UInt16(40000), 40001] {
+            #expect(
+              try attempt("echo \(number)", from: mesh.client, to: Family.v4.server, port: port)
+                == .refused)
+          }
+        }
+        try proxy.waitForRecord {
+          $0.reason == "connect_failed" && $0.description.contains("nothing listens there")
+        }
+        #expect(proxy.records.allSatisfy { $0.reason == "connect_failed" && $0.end == "refused" })
+      }
+    }
+
+    @Test("A killed proxy resets what it relayed, on both sides", arguments: Path.allCases)
+    func killed(path: Path) throws {
+      try Self.connected(path, .v4) { mesh, client, application in
+        let proxy = try #require(mesh.serverProxy)
+        proxy.program.send(signal: 9)
+        #expect(try proxy.program.wait().exit == .signal(9))
+        #expect(try client.end() == .reset)
+        #expect(try application.end() == .reset)
+      }
+    }
+
     @Test("A half-closed connection that nobody uses is ended", arguments: Path.allCases)
     func halfCloseTimeout(path: Path) throws {
       try Mesh.run(

@@ -161,6 +161,50 @@ extension InNamespaces {
       }
     }
 
+    @Test("A client that was silent under strict is served once it is permissive")
+    func silentClientOfStrict() throws {
+      try Mesh.run(
+        .standard {
+          $0.client = nil
+          $0.server?.inboundMode = "strict"
+        }
+      ) { mesh in
+        let proxy = try #require(mesh.serverProxy)
+        let echo = try mesh.server.echoServer()
+        let stream = try mesh.client.connect(to: Family.v4.server, port: echo.port)
+        try eventually("one undecided connection") {
+          try proxy.status().connections.open["undecided"] == 1
+        }
+        try proxy.reconfigure { $0.inboundMode = "permissive" }
+        #expect(try stream.exchange("good morning"))
+        let open = try proxy.status().connections.open
+        #expect(open["undecided"] == 0)
+        #expect(open["plaintext"] == 1)
+        stream.finish()
+        #expect(try stream.end() == .clean)
+      }
+    }
+
+    @Test("A key that only another user may read is refused at the start, not at a reload")
+    func foreignKeyFile() throws {
+      let credential = try Identities.authority.get().issue(LeafRequest(Identities.serverID))
+      try Program.check(["chown", "65534:65534", credential.privateKey])
+      let attributes = try FileManager.default.attributesOfItem(atPath: credential.privateKey)
+      #expect(attributes[.posixPermissions] as? Int == 0o600)
+      let directory = try TemporaryDirectory()
+      let configuration = ProxyConfiguration(
+        credential, trusting: try Identities.authority.get())
+      let path = try directory.write(
+        configuration.yaml(adminSocket: directory.path + "/admin.sock"), to: "culvert.yaml")
+      let namespace = try Namespace("alone")
+      defer { namespace.close() }
+      let outcome = try namespace.run(
+        [Machine.program("culvert-proxy"), "--config", path], seconds: 10)
+      #expect(!outcome.succeeded)
+      #expect(outcome.errors.contains(credential.privateKey))
+      #expect(try namespace.listeners().isEmpty)
+    }
+
     @Test("Reload under load loses nothing")
     func underLoad() throws {
       try Mesh.run { mesh in
