@@ -18,7 +18,6 @@ package struct Errno: Error, Hashable, Sendable, CustomStringConvertible {
   package static let noEntry = Errno(ENOENT)
   package static let permissionDenied = Errno(EACCES)
   package static let notPermitted = Errno(EPERM)
-  package static let noBuffers = Errno(ENOBUFS)
   package static let cancelled = Errno(ECANCELED)
   package static let notSupported = Errno(ENOSYS)
   package static let addressNotAvailable = Errno(EADDRNOTAVAIL)

@@ -64,10 +64,6 @@ static inline int culvert_X509_stack_count(const STACK_OF(X509) * stack) {
   return sk_X509_num(stack);
 }
 
-static inline X509 *culvert_X509_stack_at(const STACK_OF(X509) * stack, int index) {
-  return sk_X509_value(stack, index);
-}
-
 static inline int culvert_X509_stack_push(STACK_OF(X509) * stack, X509 *certificate) {
   return sk_X509_push(stack, certificate);
 }
