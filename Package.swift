@@ -67,7 +67,8 @@ let package = Package(
     module("TLS", ["CLinux", "COpenSSL", "Identity", "Net"]),
     module("Telemetry", ["CLinux", "Identity", "Net", "Policy"]),
     module(
-      "DataPlane", ["CLinux", "Identity", "Net", "Policy", "Sniff", "TLS", "Telemetry"]),
+      "DataPlane",
+      ["CLinux", "COpenSSL", "Identity", "Net", "Policy", "Sniff", "TLS", "Telemetry"]),
     module(
       "Control",
       [

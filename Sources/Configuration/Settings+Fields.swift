@@ -5,7 +5,8 @@ internal import Policy
 extension Settings {
   init(_ root: Field, directory: String) throws(Problem) {
     let fields = try root.fields([
-      "workload", "listeners", "inbound", "outbound", "interception", "limits", "workers", "admin",
+      "workload", "listeners", "inbound", "outbound", "interception", "limits", "dataPlane", "workers",
+      "admin",
     ])
     let workload = try fields.required("workload", in: root)
     let parts = try workload.fields(["identity", "trustBundles"])
@@ -21,6 +22,7 @@ extension Settings {
     }
     if let field = fields["interception"] { interception = try Interception(field) }
     if let field = fields["limits"] { limits = try Limits(field) }
+    if let field = fields["dataPlane"] { dataPlane = try DataPlaneSettings(field) }
     if let field = fields["workers"] { workers = try field.integer(Self.workersRange) }
     if let field = fields["admin"] { adminSocket = try Self.adminSocket(field) }
   }
@@ -188,6 +190,16 @@ extension Limits {
     try set(&drainTimeoutMilliseconds, "drainTimeoutMilliseconds", 0...3_600_000)
     // At least one hello of the largest size.
     try set(&sniffMemoryMaximumBytes, "sniffMemoryMaximumBytes", 262_144...1_073_741_824)
+  }
+}
+
+extension DataPlaneSettings {
+  fileprivate init(_ field: Field) throws(Problem) {
+    self.init()
+    let fields = try field.fields(["keyUpdateAfterRecords"])
+    if let field = fields["keyUpdateAfterRecords"] {
+      keyUpdateAfterRecords = try field.integer(64...1 << 24)
+    }
   }
 }
 

@@ -11,6 +11,7 @@ package struct Settings: Hashable, Sendable {
   package var outbound = OutboundPolicy()
   package var interception = Interception()
   package var limits = Limits()
+  package var dataPlane = DataPlaneSettings()
   package var workers: Int?
   package var adminSocket = "/run/culvert/admin.sock"
 
@@ -65,6 +66,15 @@ package struct Interception: Hashable, Sendable {
   package var excludeOutboundCIDRs: [CIDR] = []
   /// The low 16 bits of the packet mark of the proxy's own sockets: 1…65535.
   package var mark = UInt16(Mark.proxy)
+
+  package init() {}
+}
+
+/// `dataPlane`: how records are protected.
+package struct DataPlaneSettings: Hashable, Sendable {
+  /// Records we send under one AES-GCM key, the KeyUpdate that ends it among them; at most the 2^24
+  /// that RFC 8446 §5.5 comes to.
+  package var keyUpdateAfterRecords = 1 << 24
 
   package init() {}
 }

@@ -30,7 +30,9 @@ extension NamespaceEpoch {
     }
     return NamespaceEpoch(
       number: number, identity: identity, inbound: settings.inbound, outbound: settings.outbound,
-      limits: ConnectionLimits(settings.limits))
+      limits: ConnectionLimits(settings.limits),
+      records: RecordSettings(
+        keyUpdateAfterRecords: settings.dataPlane.keyUpdateAfterRecords))
   }
 }
 

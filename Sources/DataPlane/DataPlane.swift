@@ -193,13 +193,13 @@ package final class DataPlane {
   }
 
   private static func serve<IO: Backend & ~Copyable>(_ seed: WorkerSeed, _ backend: IO.Type) {
-    do throws(Errno) {
+    do throws(DataPlaneError) {
       var worker = try Worker<IO>(seed)
       worker.run()
     } catch {
       // The probe made the same ring a moment ago, so memory has run out. Without its workers the
       // proxy must not seem to serve; the rules keep every connection from passing unprotected.
-      let message = "culvert-proxy: a worker cannot set up its ring: \(error)\n"
+      let message = "culvert-proxy: a worker cannot start: \(error)\n"
       _ = unsafe message.withCString { unsafe write(STDERR_FILENO, $0, strlen($0)) }
       exit(1)
     }

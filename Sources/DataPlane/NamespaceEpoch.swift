@@ -9,16 +9,28 @@ package final class NamespaceEpoch: Sendable {
   package let inbound: InboundPolicy
   package let outbound: OutboundPolicy
   package let limits: ConnectionLimits
+  package let records: RecordSettings
 
   package init(
     number: UInt64, identity: IdentityMaterial, inbound: InboundPolicy, outbound: OutboundPolicy,
-    limits: ConnectionLimits
+    limits: ConnectionLimits, records: RecordSettings
   ) {
     self.number = number
     self.identity = identity
     self.inbound = inbound
     self.outbound = outbound
     self.limits = limits
+    self.records = records
+  }
+}
+
+/// How records are protected; see `dataPlane` in Docs/CONFIGURATION.md.
+package struct RecordSettings: Hashable, Sendable {
+  /// Own records after which an AES-GCM key is updated: 64…2^24.
+  package var keyUpdateAfterRecords: Int
+
+  package init(keyUpdateAfterRecords: Int) {
+    self.keyUpdateAfterRecords = keyUpdateAfterRecords
   }
 }
 

@@ -26,8 +26,11 @@ struct ListenerSlot {
 /// Nothing here is reached by another thread but `link` and `shared`.
 struct Worker<IO: Backend & ~Copyable>: ~Copyable {
   static var receiveBufferBytes: Int { 64 * 1024 }
-  /// Room for whatever one receive buffer can turn into: 64 KiB sealed, or opened together with a
-  /// held record.
+  /// Before each: room for what is held of a record whose rest is received, so that it lies in one
+  /// piece and is opened in place.
+  static var receiveHeadroomBytes: Int { 20 * 1024 }
+  /// Room for whatever one receive buffer can turn into: 64 KiB sealed, or opened by OpenSSL
+  /// together with a held record.
   static var sendBufferBytes: Int { 96 * 1024 }
   /// A relayed connection has at most one send in flight per direction, each with one buffer.
   static func bufferLimit(slots: Int) -> Int { min(2 * slots + 64, Int(UInt16.max)) }
@@ -43,6 +46,8 @@ struct Worker<IO: Backend & ~Copyable>: ~Copyable {
   var deadlines = DeadlineHeap()
   var sendBuffers: BufferPool
   var blocks = BlockCache()
+  var ciphers: CipherContexts
+  var layers = RecordLayerPool()
   /// Bytes in blocks of connections that are not relayed yet.
   var undecidedBytes = 0
   var namespaces: [NamespaceState]
@@ -58,16 +63,37 @@ struct Worker<IO: Backend & ~Copyable>: ~Copyable {
   var isDraining = false
   var isStopping = false
 
-  init(_ seed: WorkerSeed) throws(Errno) {
+  init(_ seed: WorkerSeed) throws(DataPlaneError) {
+    let limit = Self.bufferLimit(slots: seed.slotLimit)
+    let ciphers = try Self.makeCiphers()
+    let io = try Self.makeIO(limit)
+    self.ciphers = ciphers
+    self.io = io
     link = seed.link
     shared = seed.shared
     namespaces = seed.namespaces
     listeners = seed.takeListeners().map { ListenerSlot(listener: $0) }
     firstID = seed.firstID
-    let limit = Self.bufferLimit(slots: seed.slotLimit)
-    io = try IO(BufferPool(bufferBytes: Self.receiveBufferBytes, limit: limit))
     sendBuffers = BufferPool(bufferBytes: Self.sendBufferBytes, limit: limit)
     slab = Slab(limit: seed.slotLimit)
+  }
+
+  private static func makeCiphers() throws(DataPlaneError) -> CipherContexts {
+    do throws(TLSSetupError) {
+      return try CipherContexts()
+    } catch {
+      throw DataPlaneError(description: error.description)
+    }
+  }
+
+  private static func makeIO(_ limit: Int) throws(DataPlaneError) -> IO {
+    do throws(Errno) {
+      return try IO(
+        BufferPool(
+          bufferBytes: receiveBufferBytes, headroomBytes: receiveHeadroomBytes, limit: limit))
+    } catch {
+      throw DataPlaneError(description: "no ring: \(error)")
+    }
   }
 }
 
@@ -170,7 +196,9 @@ extension Worker where IO: ~Copyable {
   mutating func scheduleDeadline(_ handle: Handle) {
     let first = Self.earliest(
       Self.earliest(handle.it.helloDeadline, handle.it.connectDeadline),
-      Self.earliest(handle.it.graceDeadline, handle.it.closeDeadline))
+      Self.earliest(
+        Self.earliest(handle.it.graceDeadline, handle.it.closeDeadline),
+        handle.it.sessionDeadline))
     if first == 0 { deadlines.clear(handle.slot) } else { deadlines.set(handle.slot, first) }
   }
 
@@ -194,6 +222,8 @@ extension Worker where IO: ~Copyable {
       } else if passed(handle.it.closeDeadline) {
         handle.it.closeDeadline = 0
         closeExpired(handle)
+      } else if passed(handle.it.sessionDeadline) {
+        endTicketWait(handle)
       }
       if handle.it.state != .vacant { scheduleDeadline(handle) }
     }

@@ -16,6 +16,16 @@ package enum Security: String, Hashable, Sendable, CaseIterable {
   case none
 }
 
+/// What protects one direction's records; the raw value is the word in logs, metrics and tools.
+package enum RecordEngine: String, Hashable, Sendable, CaseIterable {
+  /// The TLS library's own stream, where a peer negotiated what the other engines lack.
+  case openssl
+  /// The proxy's record layer.
+  case user
+  /// kTLS.
+  case kernel
+}
+
 extension RelayReason {
   /// What the relayed bytes are, as far as the reason tells.
   package var security: Security {

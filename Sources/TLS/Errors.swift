@@ -44,6 +44,15 @@ package struct HandshakeFailure: Error, Hashable, Sendable, CustomStringConverti
     self.init(refusal: nil, alertReceived: nil, alertSent: nil, detail: detail)
   }
 
+  /// A failure found by another record layer.
+  package init(alertSent alert: Alert, detail: String) {
+    self.init(refusal: nil, alertReceived: nil, alertSent: alert.name, detail: detail)
+  }
+
+  package init(alertReceived alert: Alert) {
+    self.init(refusal: nil, alertReceived: alert.name, alertSent: nil, detail: "")
+  }
+
   /// One word for logs and metrics, from a bounded set.
   package var word: String {
     if let refusal { return refusal.rawValue }
@@ -75,10 +84,24 @@ package enum OpenStep {
   case failed(HandshakeFailure)
 }
 
-enum Alert {
+/// An alert by its code (RFC 8446 §6).
+package struct Alert: RawRepresentable, Hashable, Sendable {
+  package let rawValue: UInt8
+
+  package init(rawValue: UInt8) { self.rawValue = rawValue }
+
+  package static let closeNotify = Alert(rawValue: 0)
+  package static let unexpectedMessage = Alert(rawValue: 10)
+  package static let badRecordMAC = Alert(rawValue: 20)
+  package static let recordOverflow = Alert(rawValue: 22)
+  package static let illegalParameter = Alert(rawValue: 47)
+  package static let decodeError = Alert(rawValue: 50)
+  package static let internalError = Alert(rawValue: 80)
+  package static let userCanceled = Alert(rawValue: 90)
+
   /// The name in RFC 8446 §6 (and RFC 7301 for 120).
-  static func name(_ code: UInt8) -> String {
-    switch code {
+  package var name: String {
+    switch rawValue {
     case 0: "close_notify"
     case 10: "unexpected_message"
     case 20: "bad_record_mac"

@@ -18,6 +18,12 @@
 
   package var available: Int { capacity - count }
 
+  /// Notes bytes that were written at `base + count`.
+  package mutating func advance(by bytes: Int) {
+    precondition(bytes >= 0 && bytes <= available, "more bytes than the window takes")
+    count += bytes
+  }
+
   mutating func append(_ bytes: UnsafeRawPointer, _ length: Int) {
     precondition(length <= available, "more bytes than the window takes")
     unsafe (base + count).copyMemory(from: bytes, byteCount: length)

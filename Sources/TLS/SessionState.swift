@@ -10,6 +10,7 @@ struct SessionState {
   let role: TLSRole
   let expect: [SPIFFEID]
 
+  var secrets = TrafficSecrets()
   var peer: SPIFFEID?
   var peerNotAfterSeconds: Int64 = 0
   var rejection: Rejection?

@@ -7,8 +7,6 @@ internal import Glibc
 /// epoch by dropping its own reference.
 @safe package final class TLSContext {
   static let groups = "X25519:P-256:P-384"
-  static let cipherSuites =
-    "TLS_AES_128_GCM_SHA256:TLS_AES_256_GCM_SHA384:TLS_CHACHA20_POLY1305_SHA256"
   /// OpenSSL's level 2: at least 112 bits, so no RSA below 2048 and no SHA-1.
   static let securityLevel: Int32 = 2
   /// Bytes of certificates a peer may send: room for `maximumPeerCertificates` ordinary ones.
@@ -17,11 +15,16 @@ internal import Glibc
   /// The identity that sessions of this context present.
   package let identity: IdentityMaterial
   let verification: PeerVerification
+  private let suites: [CipherSuite]
   let server: OpaquePointer
   let client: OpaquePointer
 
-  package init(_ identity: IdentityMaterial) throws(TLSSetupError) {
+  /// - Parameter suites: what is offered, or accepted, in this order of preference.
+  package init(
+    _ identity: IdentityMaterial, suites: [CipherSuite] = CipherSuite.allCases
+  ) throws(TLSSetupError) {
     self.identity = identity
+    self.suites = suites
     verification = try PeerVerification(identity.bundles)
     guard let server = unsafe SSL_CTX_new(TLS_server_method()) else {
       throw TLSSetupError("SSL_CTX_new: \(OpenSSLError.takeReason())")
@@ -52,7 +55,7 @@ internal import Glibc
       "TLS 1.3")
     unsafe SSL_CTX_set_security_level(context, Self.securityLevel)
     try unsafe require(
-      SSL_CTX_set_ciphersuites(context, Self.cipherSuites) == 1, "cipher suites")
+      SSL_CTX_set_ciphersuites(context, suites.map(\.name).joined(separator: ":")) == 1, "cipher suites")
     try unsafe require(culvert_SSL_CTX_set1_groups_list(context, Self.groups) == 1, "groups")
     unsafe SSL_CTX_set_options(
       context,
@@ -70,6 +73,7 @@ internal import Glibc
     unsafe SSL_CTX_set_verify(context, SSL_VERIFY_PEER | SSL_VERIFY_FAIL_IF_NO_PEER_CERT, nil)
     unsafe SSL_CTX_set_cert_verify_callback(context, TLSContext.verifyPeer, nil)
     unsafe SSL_CTX_set_info_callback(context, TLSContext.noteAlert)
+    unsafe SSL_CTX_set_keylog_callback(context, TLSContext.captureSecret)
   }
 
   private func presentIdentity(_ context: OpaquePointer) throws(TLSSetupError) {
@@ -173,6 +177,14 @@ extension TLSContext {
         return 0
       }
     }
+
+  /// Called in both roles; the line is OpenSSL's own, which cleanses it afterwards.
+  private static let captureSecret: SSL_CTX_keylog_cb_func = { ssl, line in
+    guard let ssl = unsafe ssl, let line = unsafe line, let state = unsafe SessionState.of(ssl)
+    else { return }
+    let bytes = unsafe UnsafeRawBufferPointer(start: line, count: strlen(line))
+    unsafe state.pointee.secrets.take(keyLogLine: bytes)
+  }
 
   private static let noteAlert: @convention(c) (OpaquePointer?, Int32, Int32) -> Void = {
     ssl, place, value in

@@ -70,6 +70,7 @@ package enum TLSRole: Sendable {
     unsafe SSL_set_shutdown(ssl, SSL_SENT_SHUTDOWN | SSL_RECEIVED_SHUTDOWN)
     unsafe SSL_free(ssl)
     unsafe state.pointee.buffers.discardOverflow()
+    unsafe state.pointee.secrets.cleanse()
     unsafe state.deinitialize(count: 1)
     unsafe state.deallocate()
   }
@@ -255,8 +256,8 @@ package enum TLSRole: Sendable {
     let detail = unsafe state.pointee.failureDetail
     return unsafe HandshakeFailure(
       refusal: rejection?.refusal,
-      alertReceived: state.pointee.alertReceived.map(Alert.name),
-      alertSent: state.pointee.alertSent.map(Alert.name),
+      alertReceived: state.pointee.alertReceived.map { Alert(rawValue: $0).name },
+      alertSent: state.pointee.alertSent.map { Alert(rawValue: $0).name },
       detail: rejection.map { $0.detail } ?? detail)
   }
 }

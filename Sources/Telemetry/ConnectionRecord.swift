@@ -42,6 +42,11 @@ package struct ConnectionRecord: Sendable {
   package var serverName: String?
   package var alpn: String?
   package var cipher: String?
+  /// What protected the records sent to the TLS peer, and those received from it.
+  package var sendEngine: RecordEngine?
+  package var receiveEngine: RecordEngine?
+  /// Why an engine was not the one it could have been: one word.
+  package var engineReason: String?
   /// Application bytes that went back to the source.
   package var bytesSent: UInt64
   /// Application bytes that came from the source.
@@ -84,6 +89,9 @@ extension ConnectionRecord {
     field("sni", serverName)
     field("alpn", alpn)
     field("cipher", cipher)
+    field("engine.send", sendEngine?.rawValue)
+    field("engine.recv", receiveEngine?.rawValue)
+    field("engine.reason", engineReason)
     field("bytes_sent", String(bytesSent))
     field("bytes_recv", String(bytesReceived))
     field("duration", Self.milliseconds(durationMicroseconds))

@@ -12,7 +12,8 @@ internal import Synchronization
   private static let undecidedCell = 1
   private static let openCells = 2
   private static let totalCells = openCells + Security.allCases.count
-  private static let refusalCells = totalCells + Security.allCases.count
+  private static let engineCells = totalCells + Security.allCases.count
+  private static let refusalCells = engineCells + EngineUse.allCases.count
 
   package init(refusalWords words: [String]) {
     refusalWords = words + ["other"]
@@ -43,6 +44,8 @@ internal import Synchronization
     bump(security.map { Self.openCells + $0.index } ?? Self.undecidedCell, -1)
   }
 
+  package func protected(by engine: EngineUse) { bump(Self.engineCells + engine.index, 1) }
+
   package func refused(_ word: String) {
     let index = indices[word] ?? refusalWords.count - 1
     bump(Self.refusalCells + index, 1)
@@ -61,6 +64,8 @@ internal import Synchronization
   package func open(_ security: Security) -> UInt64 { read(Self.openCells + security.index) }
   package func total(_ security: Security) -> UInt64 { read(Self.totalCells + security.index) }
 
+  package func total(_ engine: EngineUse) -> UInt64 { read(Self.engineCells + engine.index) }
+
   /// Refusals by word, without the zeros.
   package var refusals: [String: UInt64] {
     var result: [String: UInt64] = [:]
@@ -72,6 +77,24 @@ internal import Synchronization
   }
 
   private func read(_ cell: Int) -> UInt64 { unsafe cells[cell].load(ordering: .relaxed) }
+}
+
+/// What has protected a connection's records at some time; the raw value is the word in metrics and
+/// tools. A connection that moves counts under each.
+package enum EngineUse: String, Hashable, Sendable, CaseIterable {
+  case openssl
+  case user
+  case kernelSend = "kernel_send"
+  case kernelReceive = "kernel_receive"
+
+  fileprivate var index: Int {
+    switch self {
+    case .openssl: 0
+    case .user: 1
+    case .kernelSend: 2
+    case .kernelReceive: 3
+    }
+  }
 }
 
 extension Security {

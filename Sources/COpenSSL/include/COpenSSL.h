@@ -1,14 +1,17 @@
 // libssl and libcrypto: the macros and typed stacks the Swift importer cannot see.
 //
-// Header only: each function below wraps one macro, or gives a name to one typed stack operation.
-// No logic lives here.
+// Header only: each function below wraps one macro, gives a name to one typed stack operation, or
+// writes down one parameter list. No logic lives here.
 #ifndef CULVERT_COPENSSL_H
 #define CULVERT_COPENSSL_H
 
 #include <openssl/bio.h>
 #include <openssl/bn.h>
+#include <openssl/core_names.h>
 #include <openssl/err.h>
 #include <openssl/evp.h>
+#include <openssl/kdf.h>
+#include <openssl/params.h>
 #include <openssl/pem.h>
 #include <openssl/ssl.h>
 #include <openssl/x509.h>
@@ -89,6 +92,34 @@ static inline EVP_PKEY *culvert_EVP_RSA_gen(unsigned bits) { return EVP_RSA_gen(
 
 static inline void culvert_X509V3_set_ctx_nodb(X509V3_CTX *context) {
   X509V3_set_ctx_nodb(context);
+}
+
+// Record protection
+
+static inline int culvert_AEAD_get_tag(EVP_CIPHER_CTX *context, void *tag, int bytes) {
+  return EVP_CIPHER_CTX_ctrl(context, EVP_CTRL_AEAD_GET_TAG, bytes, tag);
+}
+
+static inline int culvert_AEAD_set_tag(EVP_CIPHER_CTX *context, void *tag, int bytes) {
+  return EVP_CIPHER_CTX_ctrl(context, EVP_CTRL_AEAD_SET_TAG, bytes, tag);
+}
+
+/// HKDF-Expand-Label (RFC 8446 7.1) with an empty Context, by a TLS13-KDF context.
+static inline int culvert_HKDF_expand_label(EVP_KDF_CTX *context, const char *digest,
+                                            const void *secret, size_t secret_bytes,
+                                            const void *label, size_t label_bytes, void *output,
+                                            size_t output_bytes) {
+  int mode = EVP_KDF_HKDF_MODE_EXPAND_ONLY;
+  OSSL_PARAM parameters[] = {
+      OSSL_PARAM_construct_int(OSSL_KDF_PARAM_MODE, &mode),
+      OSSL_PARAM_construct_utf8_string(OSSL_KDF_PARAM_DIGEST, (char *)digest, 0),
+      OSSL_PARAM_construct_octet_string(OSSL_KDF_PARAM_KEY, (void *)secret, secret_bytes),
+      OSSL_PARAM_construct_octet_string(OSSL_KDF_PARAM_PREFIX, "tls13 ", 6),
+      OSSL_PARAM_construct_octet_string(OSSL_KDF_PARAM_LABEL, (void *)label, label_bytes),
+      OSSL_PARAM_construct_end(),
+  };
+  EVP_KDF_CTX_reset(context);
+  return EVP_KDF_derive(context, (unsigned char *)output, output_bytes, parameters);
 }
 
 #endif

@@ -86,6 +86,8 @@ final class ConnectionDetails {
   var peer: SPIFFEID?
   var alpn: String?
   var cipher: String?
+  /// Why the records are not protected by the engine they could be.
+  var engineReason: String?
   var reason: String?
   var detail: String?
   var expect: [SPIFFEID] = []
@@ -105,7 +107,10 @@ final class ConnectionDetails {
   var id: UInt64 = 0
   var client = Leg()
   var server = Leg()
+  /// OpenSSL's part: the handshake, and what follows if the records stay with it.
   var session: UnsafeMutablePointer<TLSSession>?
+  /// Our own record layer, once the session has handed over.
+  var records: UnsafeMutablePointer<RecordLayer>?
   var held = Held()
   var details: ConnectionDetails?
   var end: ConnectionEnd?
@@ -115,6 +120,8 @@ final class ConnectionDetails {
   var connectDeadline: UInt64 = 0
   var graceDeadline: UInt64 = 0
   var closeDeadline: UInt64 = 0
+  /// How long the session waits for tickets.
+  var sessionDeadline: UInt64 = 0
   /// When a half-closed connection ends unless bytes flow, and the bytes at the last look.
   var halfCloseExpiry: UInt64 = 0
   var bytesAtLastCheck: UInt64 = 0

@@ -42,16 +42,11 @@ extension Worker where IO: ~Copyable {
   }
 
   private mutating func leaveAfterAlert(_ handle: Handle) {
-    guard let side = handle.it.tlsSide, let session = unsafe handle.it.session else { return }
+    guard let side = handle.it.tlsSide else { return }
     handle.it.state = .draining
     startLinger(handle)
     closeLeg(handle, side.other, reset: true)
-    if handle.it[side].isSending { return }
-    guard unsafe session.pointee.hasPendingOutput, var output = takeOutput(handle, to: side) else {
-      return shutDown(handle, side)
-    }
-    unsafe session.pointee.flush(output: &output.window)
-    send(handle, side, output)
+    if !sendControl(handle, side) { shutDown(handle, side) }
   }
 
   /// Ends the connection as `end` says; whatever is not an orderly end is a reset to both sides.
@@ -86,6 +81,7 @@ extension Worker where IO: ~Copyable {
     handle.it.connectDeadline = 0
     handle.it.graceDeadline = 0
     handle.it.closeDeadline = 0
+    handle.it.sessionDeadline = 0
     scheduleDeadline(handle)
     closeLeg(handle, .client, reset: reset)
     // Closing the first has made the slot vacant if the other was closed before.
@@ -131,12 +127,10 @@ extension Worker where IO: ~Copyable {
 
   private mutating func vacate(_ handle: Handle) {
     report(handle)
-    deadlines.clear(handle.slot)
-    if let session = unsafe handle.it.session {
-      unsafe session.deinitialize(count: 1)
-      unsafe session.deallocate()
-    }
+    releaseSession(handle)
+    releaseRecords(handle)
     releaseHeld(handle)
+    deadlines.clear(handle.slot)
     link.counters.ended(handle.it.isDecided ? handle.it.security : nil)
     shared.openConnections.wrappingSubtract(1, ordering: .relaxed)
     openSlots -= 1
@@ -163,6 +157,14 @@ extension Worker where IO: ~Copyable {
     record.source = details.source
     record.destination = details.destination
     record.cipher = details.cipher
+    if let layer = unsafe handle.it.records {
+      record.sendEngine = unsafe layer.pointee.sendEngine
+      record.receiveEngine = unsafe layer.pointee.receiveEngine
+    } else if handle.it.security == .mutualTLS {
+      record.sendEngine = .openssl
+      record.receiveEngine = .openssl
+    }
+    record.engineReason = details.engineReason
     record.serverName = details.hello?.serverName
     record.alpn = details.alpn ?? details.hello?.alpn.first
     let own = namespaces[Int(handle.it.namespace)].context.identity.id
@@ -220,16 +222,21 @@ extension Worker where IO: ~Copyable {
       if handle.it[side.other].isReceiving { return }
       return closeLegs(handle, reset: completion.result < 0)
     }
-    let bytes = unsafe UnsafeRawBufferPointer(
-      start: io.memory(ofBuffer: completion.buffer), count: Int(completion.result))
-    let isEnd = unsafe handle.it.tlsSide == side && holdsOnlyCloseNotify(handle, bytes)
+    let isEnd = handle.it.tlsSide == side && holdsOnlyCloseNotify(handle, completion)
     io.recycle(buffer: completion.buffer)
     if isEnd { startReceive(handle, side) } else { closeLegs(handle, reset: true) }
   }
 
   private mutating func holdsOnlyCloseNotify(
-    _ handle: Handle, _ bytes: UnsafeRawBufferPointer
+    _ handle: Handle, _ completion: Completion
   ) -> Bool {
+    if unsafe handle.it.records != nil {
+      let batch = openRecords(
+        handle, buffer: completion.buffer, count: Int(completion.result))
+      return batch.hasEnded && batch.count == 0
+    }
+    let bytes = unsafe UnsafeRawBufferPointer(
+      start: io.memory(ofBuffer: completion.buffer), count: Int(completion.result))
     guard let session = unsafe handle.it.session, let scratch = sendBuffers.acquire() else {
       return false
     }

@@ -113,6 +113,7 @@ extension Worker where IO: ~Copyable {
       details.reason = nil
       if side == .client, let source = details.source { shared.meshSources.insert(source.address) }
     }
+    guard handOver(handle) else { return }
     switch handle.it.direction {
     case .mesh:
       decided(handle)

@@ -56,7 +56,7 @@ extension Worker where IO: ~Copyable {
   }
 
   /// Header and body of the record that begins here; nil without a whole header.
-  private static func recordLength(_ bytes: UnsafeRawBufferPointer) -> Int? {
+  static func recordLength(_ bytes: UnsafeRawBufferPointer) -> Int? {
     guard bytes.count >= headerBytes else { return nil }
     return unsafe headerBytes + Int(bytes[3]) << 8 + Int(bytes[4])
   }

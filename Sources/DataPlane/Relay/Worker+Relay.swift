@@ -47,7 +47,7 @@ extension Worker where IO: ~Copyable {
   mutating func pump(_ handle: Handle, from side: Side) {
     guard mayReceive(handle, from: side) else { return }
     if handle.it.tlsSide == side, hasHeldRecord(handle) {
-      unsafe open(handle, side, UnsafeRawBufferPointer(start: nil, count: 0))
+      openHeld(handle, side)
     } else {
       startReceive(handle, side)
     }
@@ -100,85 +100,17 @@ extension Worker where IO: ~Copyable {
   }
 
   private mutating func relay(_ handle: Handle, _ side: Side, buffer: Int32, count: Int) {
-    let bytes = unsafe UnsafeRawBufferPointer(start: io.memory(ofBuffer: buffer), count: count)
     if handle.it.tlsSide == side {
-      unsafe open(handle, side, bytes)
-      io.recycle(buffer: buffer)
+      open(handle, side, buffer: buffer, count: count)
     } else if handle.it.tlsSide == side.other {
       handle.it[side].receivedBytes += UInt64(count)
-      unsafe seal(handle, to: side.other, bytes)
-      io.recycle(buffer: buffer)
+      seal(handle, to: side.other, buffer: buffer, count: count)
     } else {
       handle.it[side].receivedBytes += UInt64(count)
       handle.it[side.other].outgoing = Outgoing(
         storage: .receiveBuffer, buffer: buffer, offset: 0, end: count)
       startSend(handle, side.other)
     }
-  }
-
-  // MARK: Sealing and opening
-
-  private mutating func seal(_ handle: Handle, to side: Side, _ bytes: UnsafeRawBufferPointer) {
-    guard let session = unsafe handle.it.session, var output = takeOutput(handle, to: side) else {
-      return
-    }
-    guard unsafe session.pointee.seal(bytes, output: &output.window) else {
-      send(handle, side, output)
-      return protocolFailed(handle, HandshakeFailure(detail: "a record could not be sealed"))
-    }
-    send(handle, side, output)
-  }
-
-  /// Opens the records that are whole, as many as the buffer takes, and sends the plaintext on.
-  private mutating func open(_ handle: Handle, _ side: Side, _ bytes: UnsafeRawBufferPointer) {
-    guard let session = unsafe handle.it.session, let buffer = sendBuffers.acquire() else {
-      return refuse(handle, .relayMemoryLimit)
-    }
-    let plaintext = unsafe UnsafeMutableRawBufferPointer(
-      start: sendBuffers.memory(buffer), count: Self.sendBufferBytes)
-    var answer = unsafe OutputWindow(base: UnsafeMutableRawPointer(session), capacity: 0)
-    var rest = unsafe bytes
-    var filled = 0
-    var failure: HandshakeFailure?
-    loop: while plaintext.count - filled >= TLSSession.maximumPlaintextBytes {
-      switch unsafe nextRecord(handle, &rest) {
-      case .none: break loop
-      case .tooLong:
-        failure = HandshakeFailure(detail: "a record is longer than RFC 8446 §5.2 allows")
-        break loop
-      case .record(let record):
-        let room = unsafe UnsafeMutableRawBufferPointer(rebasing: plaintext[filled...])
-        switch unsafe session.pointee.open(record: record, into: room, output: &answer) {
-        case .data(let count): filled += count
-        case .closeNotify:
-          handle.it[side].hasEnded = true
-          break loop
-        case .failed(let reason):
-          failure = reason
-          break loop
-        }
-      }
-    }
-    let isKept = handle.it[side].hasEnded ? true : unsafe hold(handle, rest)
-    if handle.it.held.count == 0 { releaseHeld(handle) }
-    handle.it[side].receivedBytes += UInt64(filled)
-    send(handle, side.other, buffer: buffer, count: filled)
-    if let failure { return protocolFailed(handle, failure) }
-    guard isKept else { return refuse(handle, .relayMemoryLimit) }
-    answerPeer(handle, side)
-    if filled > 0 { return }
-    if handle.it[side].hasEnded { passEnd(handle, from: side) } else { pump(handle, from: side) }
-  }
-
-  /// Sends what the session itself has to say, a KeyUpdate for example, if the leg is free; if it
-  /// is not, the next send's completion comes back here.
-  private mutating func answerPeer(_ handle: Handle, _ side: Side) {
-    guard let session = unsafe handle.it.session, unsafe session.pointee.hasPendingOutput,
-      !handle.it[side].isSending, handle.it[side].ending != .done,
-      var output = takeOutput(handle, to: side)
-    else { return }
-    unsafe session.pointee.flush(output: &output.window)
-    send(handle, side, output)
   }
 
   // MARK: Sending
@@ -195,8 +127,7 @@ extension Worker where IO: ~Copyable {
     if outgoing.offset < outgoing.end { return startSend(handle, side) }
     releaseOutgoing(handle, side)
     if handle.it.tlsSide == side {
-      answerPeer(handle, side)
-      if handle.it[side].isSending || handle.it[side].isClosing { return }
+      if sendControl(handle, side) || handle.it[side].isClosing { return }
     }
     if handle.it[side].ending == .notifying { return shutDown(handle, side) }
     switch handle.it.state {
@@ -234,16 +165,10 @@ extension Worker where IO: ~Copyable {
 
   /// close_notify and FIN on the TLS leg, FIN on a plain one.
   mutating func notifyEnd(_ handle: Handle, _ side: Side) {
-    guard handle.it.tlsSide == side, let session = unsafe handle.it.session else {
-      return shutDown(handle, side)
-    }
-    guard var output = takeOutput(handle, to: side) else { return }
-    unsafe session.pointee.sealCloseNotify(output: &output.window)
+    guard handle.it.tlsSide == side else { return shutDown(handle, side) }
+    oweCloseNotify(handle)
     handle.it[side].ending = .notifying
-    // A busy leg sends it when it is free.
-    let hasNothingToSend = output.buffer >= 0 && output.window.count == 0
-    send(handle, side, output)
-    if hasNothingToSend { shutDown(handle, side) }
+    if !sendControl(handle, side) { shutDown(handle, side) }
   }
 
   mutating func shutDown(_ handle: Handle, _ side: Side) {

@@ -79,6 +79,8 @@ protocol Backend: ~Copyable {
   /// The next completion, if any is left.
   mutating func next() -> Completion?
 
+  /// A buffer of the pool for another use than receiving; nil if there is none.
+  mutating func takeBuffer() -> Int32?
   /// The receive buffer's memory; valid until it is recycled.
   func memory(ofBuffer identifier: Int32) -> UnsafeMutableRawPointer
   mutating func recycle(buffer identifier: Int32)

@@ -252,6 +252,8 @@ internal import Net
 
   // MARK: Buffers
 
+  mutating func takeBuffer() -> Int32? { buffers.acquire() }
+
   func memory(ofBuffer identifier: Int32) -> UnsafeMutableRawPointer {
     unsafe buffers.memory(identifier)
   }

@@ -12,6 +12,8 @@ internal import CLinux
   static let hotBuffers = 64
 
   let bufferBytes: Int
+  /// Bytes before each buffer that belong to it, too.
+  let headroomBytes: Int
   let limit: Int
   private var segments: [UnsafeMutableRawPointer] = unsafe []
   private var hot: [UInt16] = []
@@ -20,9 +22,10 @@ internal import CLinux
   /// The kernel had no memory for a segment when last asked.
   private var hasFailedToGrow = false
 
-  init(bufferBytes: Int, limit: Int) {
-    precondition(bufferBytes % 4096 == 0 && limit <= Int(UInt16.max))
+  init(bufferBytes: Int, headroomBytes: Int = 0, limit: Int) {
+    precondition((bufferBytes + headroomBytes) % 4096 == 0 && limit <= Int(UInt16.max))
     self.bufferBytes = bufferBytes
+    self.headroomBytes = headroomBytes
     self.limit = limit
     hot.reserveCapacity(Self.hotBuffers)
     cold.reserveCapacity(limit)
@@ -30,9 +33,11 @@ internal import CLinux
 
   deinit {
     for index in unsafe segments.indices {
-      unsafe munmap(segments[index], bufferBytes * Self.segmentBuffers)
+      unsafe munmap(segments[index], stride * Self.segmentBuffers)
     }
   }
+
+  private var stride: Int { headroomBytes + bufferBytes }
 
   /// Whether `acquire` would give a buffer, as far as is known.
   var hasFree: Bool {
@@ -51,21 +56,21 @@ internal import CLinux
     if hot.count < Self.hotBuffers {
       hot.append(UInt16(identifier))
     } else {
-      unsafe madvise(memory(identifier), bufferBytes, MADV_DONTNEED)
+      unsafe madvise(memory(identifier) - headroomBytes, stride, MADV_DONTNEED)
       cold.append(UInt16(identifier))
     }
   }
 
   func memory(_ identifier: Int32) -> UnsafeMutableRawPointer {
     let (segment, index) = Int(identifier).quotientAndRemainder(dividingBy: Self.segmentBuffers)
-    return unsafe segments[segment] + index * bufferBytes
+    return unsafe segments[segment] + index * stride + headroomBytes
   }
 
   private mutating func grow() -> Bool {
     let start = unsafe segments.count * Self.segmentBuffers
     guard start < limit else { return false }
     let memory = unsafe mmap(
-      nil, bufferBytes * Self.segmentBuffers, PROT_READ | PROT_WRITE,
+      nil, stride * Self.segmentBuffers, PROT_READ | PROT_WRITE,
       MAP_PRIVATE | MAP_ANONYMOUS, -1, 0)
     hasFailedToGrow = Int(bitPattern: memory) == -1
     guard let memory = unsafe memory, !hasFailedToGrow else { return false }
