@@ -5,7 +5,8 @@ internal import Policy
 extension Settings {
   init(_ root: Field, directory: String) throws(Problem) {
     let fields = try root.fields([
-      "workload", "listeners", "inbound", "outbound", "interception", "limits", "dataPlane", "workers",
+      "workload", "listeners", "inbound", "outbound", "interception", "limits", "dataPlane",
+      "workers",
       "admin",
     ])
     let workload = try fields.required("workload", in: root)

@@ -55,7 +55,8 @@ internal import Glibc
       "TLS 1.3")
     unsafe SSL_CTX_set_security_level(context, Self.securityLevel)
     try unsafe require(
-      SSL_CTX_set_ciphersuites(context, suites.map(\.name).joined(separator: ":")) == 1, "cipher suites")
+      SSL_CTX_set_ciphersuites(context, suites.map(\.name).joined(separator: ":")) == 1,
+      "cipher suites")
     try unsafe require(culvert_SSL_CTX_set1_groups_list(context, Self.groups) == 1, "groups")
     unsafe SSL_CTX_set_options(
       context,

@@ -82,7 +82,8 @@ extension TLSSession {
     // Of a server: what it agreed to. A client of ours never asks.
     let fragment = unsafe SSL_SESSION_get_max_fragment_length(SSL_get_session(ssl))
     guard fragment == TLSEXT_max_fragment_length_DISABLED else { return .maximumFragmentLength }
-    let hasBoth = unsafe state.pointee.secrets.clientCount == suite.hashBytes
+    let hasBoth =
+      unsafe state.pointee.secrets.clientCount == suite.hashBytes
       && state.pointee.secrets.serverCount == suite.hashBytes
     return hasBoth ? nil : .noSecrets
   }

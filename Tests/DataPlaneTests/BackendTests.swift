@@ -63,7 +63,7 @@ import Testing
     let pair = try makePair(IO.socketFlags)
     let near = pair.near.number
     let far = pair.far.number
-    io.receive(near, token(.receiveClient))
+    io.receive(near, limit: 0, token(.receiveClient))
     let text = Array("a few bytes".utf8)
     try unsafe text.withUnsafeBytes { bytes in
       unsafe io.send(far, bytes, token(.sendServer))
@@ -87,10 +87,10 @@ import Testing
     #expect(readable.token == token(.pollClient))
     #expect(readable.result & Int32(POLLIN) != 0)
 
-    io.receive(near, token(.receiveClient))
+    io.receive(near, limit: 0, token(.receiveClient))
     let last = try complete(&io)
     io.recycle(buffer: last.buffer)
-    io.receive(near, token(.receiveClient))
+    io.receive(near, limit: 0, token(.receiveClient))
     _ = shutdown(far, Int32(SHUT_WR))
     let end = try complete(&io)
     #expect(end.result == 0)
@@ -102,7 +102,7 @@ import Testing
     var io = try IO(BufferPool(bufferBytes: 4096, limit: 64))
     let pair = try makePair(IO.socketFlags)
     let near = pair.near.number
-    io.receive(near, token(.receiveClient))
+    io.receive(near, limit: 0, token(.receiveClient))
     io.poll(near, events: Int16(POLLIN), token(.pollClient))
     // The operations are under way before they are cancelled.
     let now = Clock.monotonicNanoseconds()
@@ -161,7 +161,7 @@ import Testing
     var io = try IO(BufferPool(bufferBytes: 4096, limit: 64))
     let first = try makePair(IO.socketFlags)
     let number = first.near.number
-    io.receive(number, token(.receiveClient))
+    io.receive(number, limit: 0, token(.receiveClient))
     io.cancel(number, token(.receiveClient))
     let cancelled = try complete(&io)
     #expect(cancelled.result == -ECANCELED)
@@ -169,7 +169,7 @@ import Testing
     // dup2(2) puts another socket under the same number.
     let second = try makePair(IO.socketFlags)
     try Errno.check { dup2(second.near.number, number) }
-    io.receive(number, token(.receiveServer))
+    io.receive(number, limit: 0, token(.receiveServer))
     let now = Clock.monotonicNanoseconds()
     io.wait(until: now, now: now)
     let isWaiting = io.next() == nil

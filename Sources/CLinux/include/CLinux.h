@@ -12,6 +12,7 @@
 #include <liburing.h>
 #include <linux/capability.h>
 #include <linux/filter.h>
+#include <linux/tls.h>
 #include <net/if.h>
 #include <netinet/in.h>
 #include <linux/netfilter_ipv4.h>
@@ -65,6 +66,51 @@ static inline int culvert_io_uring_register(int ring, unsigned opcode, void *arg
 static inline int culvert_accept4(int descriptor, struct sockaddr *address, socklen_t *length,
                                   int flags) {
   return (int)syscall(SYS_accept4, descriptor, address, length, flags);
+}
+
+// kTLS (Documentation/networking/tls.rst)
+
+static const int culvert_SOL_TLS = 282;
+
+// One message to or from a kTLS socket: its bytes and the record type beside them.
+struct culvert_tls_message {
+  struct msghdr header;
+  struct iovec bytes;
+  union {
+    struct cmsghdr header;
+    char room[CMSG_SPACE(sizeof(unsigned char))];
+  } control;
+};
+
+static inline void culvert_tls_message_set(struct culvert_tls_message *message, void *bytes,
+                                           size_t count) {
+  memset(message, 0, sizeof *message);
+  message->bytes.iov_base = bytes;
+  message->bytes.iov_len = count;
+  message->header.msg_iov = &message->bytes;
+  message->header.msg_iovlen = 1;
+  message->header.msg_control = &message->control;
+  message->header.msg_controllen = sizeof message->control;
+}
+
+static inline void culvert_tls_message_set_type(struct culvert_tls_message *message,
+                                                unsigned char type) {
+  struct cmsghdr *header = CMSG_FIRSTHDR(&message->header);
+  header->cmsg_level = culvert_SOL_TLS;
+  header->cmsg_type = TLS_SET_RECORD_TYPE;
+  header->cmsg_len = CMSG_LEN(sizeof type);
+  *CMSG_DATA(header) = type;
+  message->header.msg_controllen = header->cmsg_len;
+}
+
+// The record type that came with a message; 0 if none did.
+static inline unsigned char culvert_tls_message_type(struct culvert_tls_message *message) {
+  struct cmsghdr *header = CMSG_FIRSTHDR(&message->header);
+  if (header == NULL || header->cmsg_level != culvert_SOL_TLS ||
+      header->cmsg_type != TLS_GET_RECORD_TYPE) {
+    return 0;
+  }
+  return *CMSG_DATA(header);
 }
 
 static inline int culvert_ioctl(int descriptor, unsigned long request, void *argument) {

@@ -16,7 +16,7 @@ extension Worker where IO: ~Copyable {
     guard !handle.it[side].isReceiving, !handle.it[side].isClosing else { return }
     handle.it[side].isReceiving = true
     handle.it[side].inFlight += 1
-    io.receive(handle.it[side].descriptor, handle.token(side.receive))
+    io.receive(handle.it[side].descriptor, limit: 0, handle.token(side.receive))
   }
 
   mutating func startPoll(_ handle: Handle, _ side: Side, events: Int16) {

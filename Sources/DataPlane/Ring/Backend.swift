@@ -63,9 +63,15 @@ protocol Backend: ~Copyable {
   mutating func accept(_ listener: Int32, _ token: Token)
   /// Receives into a buffer of the pool's choice; a waiting receive holds no buffer. `ENOBUFS`
   /// means the pool is at its limit.
-  mutating func receive(_ descriptor: Int32, _ token: Token)
+  ///
+  /// - Parameter limit: the most bytes to take; 0 is whatever the buffer holds.
+  mutating func receive(_ descriptor: Int32, limit: Int, _ token: Token)
+  /// The same from a kTLS socket: records of one type, which is in `message` at completion.
+  mutating func receive(_ descriptor: Int32, _ message: KernelMessage, _ token: Token)
   /// Sends, possibly less than asked for. The bytes must stay where they are until completion.
   mutating func send(_ descriptor: Int32, _ bytes: UnsafeRawBufferPointer, _ token: Token)
+  /// The same to a kTLS socket; the bytes and record type are those of `message`.
+  mutating func send(_ descriptor: Int32, _ message: KernelMessage, _ token: Token)
   mutating func connect(_ descriptor: Int32, to address: SocketAddress, _ token: Token)
   /// Completes once any of `events` (or POLLERR, POLLHUP) holds; the result is the event mask.
   mutating func poll(_ descriptor: Int32, events: Int16, _ token: Token)

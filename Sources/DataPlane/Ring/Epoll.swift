@@ -15,7 +15,10 @@ internal import Net
     var registered = false
     var accepting: Token?
     var receiving: Token?
+    var receiveLimit = 0
+    var receiveMessage: KernelMessage?
     var sending: Token?
+    var sendMessage: KernelMessage?
     var sendBytes = unsafe UnsafeRawBufferPointer(start: nil, count: 0)
     var connecting: Token?
     var polling: Token?
@@ -73,14 +76,33 @@ internal import Net
     start(listener) { $0.accepting = token }
   }
 
-  mutating func receive(_ descriptor: Int32, _ token: Token) {
-    start(descriptor) { $0.receiving = token }
+  mutating func receive(_ descriptor: Int32, limit: Int, _ token: Token) {
+    start(descriptor) {
+      $0.receiving = token
+      $0.receiveLimit = limit
+      $0.receiveMessage = nil
+    }
+  }
+
+  mutating func receive(_ descriptor: Int32, _ message: KernelMessage, _ token: Token) {
+    start(descriptor) {
+      $0.receiving = token
+      $0.receiveMessage = message
+    }
   }
 
   mutating func send(_ descriptor: Int32, _ bytes: UnsafeRawBufferPointer, _ token: Token) {
     start(descriptor) {
       $0.sending = token
       unsafe $0.sendBytes = unsafe bytes
+      $0.sendMessage = nil
+    }
+  }
+
+  mutating func send(_ descriptor: Int32, _ message: KernelMessage, _ token: Token) {
+    start(descriptor) {
+      $0.sending = token
+      $0.sendMessage = message
     }
   }
 
@@ -209,7 +231,16 @@ internal import Net
       finish(token, -ENOBUFS)
       return
     }
-    let count = unsafe recv(descriptor, buffers.memory(buffer), buffers.bufferBytes, 0)
+    let memory = unsafe buffers.memory(buffer)
+    let limit = interests[Int(descriptor)].receiveLimit
+    let count: Int
+    if let message = interests[Int(descriptor)].receiveMessage {
+      unsafe message.prepareToReceive(memory, buffers.bufferBytes)
+      count = unsafe recvmsg(descriptor, message.header, 0)
+    } else {
+      let most = limit > 0 ? min(limit, buffers.bufferBytes) : buffers.bufferBytes
+      count = unsafe recv(descriptor, memory, most, 0)
+    }
     if count > 0 {
       interests[Int(descriptor)].receiving = nil
       finish(token, Int32(count), buffer: buffer)
@@ -224,9 +255,14 @@ internal import Net
 
   private mutating func attemptSend(_ descriptor: Int32) {
     guard let token = interests[Int(descriptor)].sending else { return }
-    let bytes = unsafe interests[Int(descriptor)].sendBytes
-    let count = unsafe CLinux.send(
-      descriptor, bytes.baseAddress, bytes.count, Int32(MSG_NOSIGNAL))
+    let count: Int
+    if let message = interests[Int(descriptor)].sendMessage {
+      count = unsafe sendmsg(descriptor, message.header, Int32(MSG_NOSIGNAL))
+    } else {
+      let bytes = unsafe interests[Int(descriptor)].sendBytes
+      count = unsafe CLinux.send(
+        descriptor, bytes.baseAddress, bytes.count, Int32(MSG_NOSIGNAL))
+    }
     let error = Errno.current
     if count < 0, error == .tryAgain || error == .interrupted { return }
     interests[Int(descriptor)].sending = nil

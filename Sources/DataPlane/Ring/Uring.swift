@@ -18,7 +18,7 @@ internal import Net
     | IORING_SETUP_CQSIZE | IORING_SETUP_R_DISABLED
   private static let operations: [io_uring_op] = [
     IORING_OP_ACCEPT, IORING_OP_CONNECT, IORING_OP_RECV, IORING_OP_SEND, IORING_OP_POLL_ADD,
-    IORING_OP_ASYNC_CANCEL,
+    IORING_OP_ASYNC_CANCEL, IORING_OP_RECVMSG, IORING_OP_SENDMSG,
   ]
 
   /// Owned; liburing keeps pointers into it, so it has one address for its whole life.
@@ -174,11 +174,26 @@ internal import Net
     unsafe entry.pointee.user_data = token.bits
   }
 
-  mutating func receive(_ descriptor: Int32, _ token: Token) {
+  mutating func receive(_ descriptor: Int32, limit: Int, _ token: Token) {
     let entry = unsafe entry()
-    unsafe io_uring_prep_recv(entry, descriptor, nil, 0, 0)
+    unsafe io_uring_prep_recv(entry, descriptor, nil, limit, 0)
     unsafe entry.pointee.flags = UInt8(culvert_IOSQE_BUFFER_SELECT)
     unsafe entry.pointee.buf_group = Self.bufferGroup
+    unsafe entry.pointee.user_data = token.bits
+  }
+
+  mutating func receive(_ descriptor: Int32, _ message: KernelMessage, _ token: Token) {
+    let entry = unsafe entry()
+    unsafe message.prepareToReceive(nil, buffers.bufferBytes)
+    unsafe io_uring_prep_recvmsg(entry, descriptor, message.header, 0)
+    unsafe entry.pointee.flags = UInt8(culvert_IOSQE_BUFFER_SELECT)
+    unsafe entry.pointee.buf_group = Self.bufferGroup
+    unsafe entry.pointee.user_data = token.bits
+  }
+
+  mutating func send(_ descriptor: Int32, _ message: KernelMessage, _ token: Token) {
+    let entry = unsafe entry()
+    unsafe io_uring_prep_sendmsg(entry, descriptor, message.header, UInt32(MSG_NOSIGNAL))
     unsafe entry.pointee.user_data = token.bits
   }
 
