@@ -88,7 +88,8 @@ let package = Package(
       "NetfilterTests",
       ["Configuration", "Identity", "Net", "Netfilter", "Policy", "culvert-init"],
       resources: [.copy("Golden"), .copy("Scripts")]),
-    tests("ControlTests", ["CLinux", "Control", "Net", "Netfilter", "culvert"]),
+    tests(
+      "ControlTests", ["CLinux", "Control", "DataPlane", "Net", "Netfilter", "TLS", "culvert"]),
     tests("IdentityTests", ["Identity"]),
     tests("PolicyTests", ["Identity", "Net", "Policy"]),
     tests("TelemetryTests", ["Identity", "Net", "Policy", "Telemetry"]),

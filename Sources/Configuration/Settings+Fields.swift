@@ -197,7 +197,11 @@ extension Limits {
 extension DataPlaneSettings {
   fileprivate init(_ field: Field) throws(Problem) {
     self.init()
-    let fields = try field.fields(["keyUpdateAfterRecords"])
+    let fields = try field.fields(["kernelTLS", "kernelTLSAfterBytes", "keyUpdateAfterRecords"])
+    if let field = fields["kernelTLS"] { kernelTLS = try field.choice(KernelTLSMode.self) }
+    if let field = fields["kernelTLSAfterBytes"] {
+      kernelTLSAfterBytes = try field.integer(0...1 << 40)
+    }
     if let field = fields["keyUpdateAfterRecords"] {
       keyUpdateAfterRecords = try field.integer(64...1 << 24)
     }

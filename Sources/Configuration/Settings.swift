@@ -72,6 +72,9 @@ package struct Interception: Hashable, Sendable {
 
 /// `dataPlane`: how records are protected.
 package struct DataPlaneSettings: Hashable, Sendable {
+  package var kernelTLS = KernelTLSMode.auto
+  /// Application bytes, both ways together, after which a connection's records go to the kernel.
+  package var kernelTLSAfterBytes = 262_144
   /// Records we send under one AES-GCM key, the KeyUpdate that ends it among them; at most the 2^24
   /// that RFC 8446 §5.5 comes to.
   package var keyUpdateAfterRecords = 1 << 24

@@ -48,6 +48,17 @@ package struct StatusReport: Codable, Sendable {
     /// Negative once it has expired.
     package var expiresInSeconds: Int64
   }
+  package struct KernelTLS: Codable, Sendable {
+    package var mode: String
+    /// Cipher suites whose records the kernel protects for us, by direction.
+    package var send: [String]
+    package var receive: [String]
+    /// Whether it takes the next key of a connection.
+    package var rekey: Bool
+    /// Why not all of it; absent if it is.
+    package var sendReason: String?
+    package var receiveReason: String?
+  }
   package struct Connections: Codable, Sendable {
     /// Open now, by security; `undecided` are still being sniffed, dialled or handshaken.
     package var open: [String: UInt64]
@@ -55,6 +66,9 @@ package struct StatusReport: Codable, Sendable {
     package var total: [String: UInt64]
     /// Accepted since the start.
     package var accepted: UInt64
+    /// mTLS connections since the start by what has protected their records: `user`, `openssl`,
+    /// `kernel_send`, `kernel_receive`; one that moved to the kernel counts under each.
+    package var engines: [String: UInt64]
     /// Refused since the start, by reason; reasons never seen are left out.
     package var refused: [String: UInt64]
   }
@@ -75,6 +89,7 @@ package struct StatusReport: Codable, Sendable {
   package var outbound: Outbound
   package var identity: Identity
   package var trustDomains: [String]
+  package var kernelTLS: KernelTLS
   package var connections: Connections
   package var draining: Bool
   /// Lines of the connection log that were dropped because they could not be written in time.

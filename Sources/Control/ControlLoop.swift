@@ -152,14 +152,27 @@ package struct ControlLoop: ~Copyable {
     let setup = NamespaceSetup(
       epoch: epoch, ports: ListenerPortSet(settings.listeners),
       mark: UInt32(settings.interception.mark))
+    let kernel = try tryKernel(settings.dataPlane.kernelTLS)
     do throws(DataPlaneError) {
       return try DataPlane(
-        setup, workers: workers, backend: backend,
+        setup, workers: workers, backend: backend, kernel: kernel,
         connectionSlots: connectionSlots)
     } catch {
       throw LoadError(description: error.description)
     }
   }
+
+  /// What the kernel may do for records; the self-test runs only if it may do anything.
+  private static func tryKernel(_ mode: KernelTLSMode) throws(LoadError) -> KernelVerdict {
+    guard mode != .off else { return .unused("dataPlane.kernelTLS is off") }
+    let verdict = KernelSelfTest.run()
+    if mode == .require, verdict.sufficientSuites.isEmpty {
+      let reason = verdict.sendReason ?? verdict.receiveReason ?? "no cipher suite passed"
+      throw LoadError(description: "dataPlane.kernelTLS is require, but kTLS failed: \(reason)")
+    }
+    return verdict
+  }
+
   // MARK: The loop
 
   /// Serves until the proxy has drained after SIGTERM.

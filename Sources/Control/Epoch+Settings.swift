@@ -32,6 +32,8 @@ extension NamespaceEpoch {
       number: number, identity: identity, inbound: settings.inbound, outbound: settings.outbound,
       limits: ConnectionLimits(settings.limits),
       records: RecordSettings(
+        kernelTLS: settings.dataPlane.kernelTLS,
+        kernelTLSAfterBytes: settings.dataPlane.kernelTLSAfterBytes,
         keyUpdateAfterRecords: settings.dataPlane.keyUpdateAfterRecords))
   }
 }
@@ -74,6 +76,7 @@ extension Settings {
   func firstChangeThatNeedsRestart(from running: Settings) -> String? {
     if listeners != running.listeners { return "listeners" }
     if workers != running.workers { return "workers" }
+    if dataPlane.kernelTLS != running.dataPlane.kernelTLS { return "dataPlane.kernelTLS" }
     if adminSocket != running.adminSocket { return "admin.socket" }
     if interception.mark != running.interception.mark { return "interception.mark" }
     return nil

@@ -34,8 +34,18 @@ extension StatusReport {
         notAfter: Timestamp.text(unixMilliseconds: identity.notAfterSeconds * 1000),
         expiresInSeconds: identity.notAfterSeconds - now / 1000),
       trustDomains: identity.trustDomains.map(\.name).sorted(),
+      kernelTLS: KernelTLS(plane.kernel, mode: epoch.records.kernelTLS),
       connections: Connections(plane.links.map(\.counters)), draining: isDraining,
       droppedLogLines: droppedLogLines)
+  }
+}
+
+extension StatusReport.KernelTLS {
+  init(_ verdict: KernelVerdict, mode: KernelTLSMode) {
+    self.init(
+      mode: mode.rawValue, send: verdict.sendSuites.map(\.name),
+      receive: verdict.receiveSuites.map(\.name), rekey: verdict.canRekey,
+      sendReason: verdict.sendReason, receiveReason: verdict.receiveReason)
   }
 }
 
@@ -48,10 +58,14 @@ extension StatusReport.Connections {
       total[security.rawValue] = workers.reduce(0) { $0 &+ $1.total(security) }
     }
     open["undecided"] = workers.reduce(0) { $0 &+ $1.undecided }
+    var engines: [String: UInt64] = [:]
+    for engine in EngineUse.allCases {
+      engines[engine.rawValue] = workers.reduce(0) { $0 &+ $1.total(engine) }
+    }
     var refused: [String: UInt64] = [:]
     for worker in workers { refused.merge(worker.refusals, uniquingKeysWith: &+) }
     self.init(
       open: open, total: total, accepted: workers.reduce(0) { $0 &+ $1.acceptedTotal },
-      refused: refused)
+      engines: engines, refused: refused)
   }
 }

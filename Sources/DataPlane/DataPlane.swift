@@ -15,10 +15,11 @@ final class WorkerSeed: @unchecked Sendable {
   let firstID: UInt64
   let slotLimit: Int
   let backend: BackendKind
+  let kernel: KernelVerdict
 
   init(
     link: WorkerLink, shared: SharedState, namespaces: [NamespaceState], listeners: [Listener],
-    firstID: UInt64, slotLimit: Int, backend: BackendKind
+    firstID: UInt64, slotLimit: Int, backend: BackendKind, kernel: KernelVerdict
   ) {
     self.link = link
     self.shared = shared
@@ -27,6 +28,7 @@ final class WorkerSeed: @unchecked Sendable {
     self.firstID = firstID
     self.slotLimit = slotLimit
     self.backend = backend
+    self.kernel = kernel
   }
 
   /// The worker must be their only owner: closing one is letting go of it.
@@ -92,6 +94,7 @@ package struct NamespaceSetup {
 package final class DataPlane {
   package let backend: BackendKind
   package let links: [WorkerLink]
+  package let kernel: KernelVerdict
   /// Where the listeners are: direction by word, and address.
   package let listeners: [(direction: Direction, address: SocketAddress)]
   private let shared: SharedState
@@ -99,9 +102,11 @@ package final class DataPlane {
 
   /// Binds the listeners and starts the threads; when this returns, connections are served.
   package init(
-    _ namespace: NamespaceSetup, workers: Int, backend: BackendKind, connectionSlots: Int
+    _ namespace: NamespaceSetup, workers: Int, backend: BackendKind, kernel: KernelVerdict,
+    connectionSlots: Int
   ) throws(DataPlaneError) {
     self.backend = backend
+    self.kernel = kernel
     do throws(Errno) {
       shared = try SharedState()
       var links: [WorkerLink] = []
@@ -120,23 +125,30 @@ package final class DataPlane {
       if index == 0 { addresses = listeners.map { ($0.direction, $0.address) } }
       seeds.append(
         WorkerSeed(
-          link: link, shared: shared, namespaces: [try Self.state(namespace)],
+          link: link, shared: shared, namespaces: [try Self.state(namespace, kernel)],
           listeners: listeners, firstID: start | UInt64(index) << 30,
-          slotLimit: connectionSlots, backend: backend))
+          slotLimit: connectionSlots, backend: backend, kernel: kernel))
     }
     self.listeners = addresses
     for seed in seeds { threads.append(try Self.start(seed)) }
   }
 
-  private static func state(_ namespace: NamespaceSetup) throws(DataPlaneError) -> NamespaceState {
+  private static func state(
+    _ namespace: NamespaceSetup, _ kernel: KernelVerdict
+  ) throws(DataPlaneError) -> NamespaceState {
     NamespaceState(
-      epoch: namespace.epoch, context: try context(namespace.epoch), ports: namespace.ports,
+      epoch: namespace.epoch, context: try context(namespace.epoch, kernel), ports: namespace.ports,
       mark: namespace.mark)
   }
 
-  private static func context(_ epoch: NamespaceEpoch) throws(DataPlaneError) -> TLSContext {
+  /// Where the kernel is required, only what it can do for a connection's whole life is negotiated.
+  private static func context(
+    _ epoch: NamespaceEpoch, _ kernel: KernelVerdict
+  ) throws(DataPlaneError) -> TLSContext {
+    let isRequired = epoch.records.kernelTLS == .require
     do throws(TLSSetupError) {
-      return try TLSContext(epoch.identity)
+      return try TLSContext(
+        epoch.identity, suites: isRequired ? kernel.sufficientSuites : CipherSuite.allCases)
     } catch {
       throw DataPlaneError(description: "OpenSSL: \(error)")
     }
@@ -211,7 +223,7 @@ package final class DataPlane {
   /// If this throws, no worker has.
   package func install(_ epoch: NamespaceEpoch) throws(DataPlaneError) {
     var contexts: [TLSContext] = []
-    for _ in links { contexts.append(try Self.context(epoch)) }
+    for _ in links { contexts.append(try Self.context(epoch, kernel)) }
     for (link, context) in zip(links, contexts) {
       link.give(.install(epoch, context, namespace: 0))
     }

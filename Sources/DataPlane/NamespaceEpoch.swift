@@ -26,10 +26,15 @@ package final class NamespaceEpoch: Sendable {
 
 /// How records are protected; see `dataPlane` in Docs/CONFIGURATION.md.
 package struct RecordSettings: Hashable, Sendable {
+  package var kernelTLS: KernelTLSMode
+  /// Application bytes, both ways together, after which a connection goes to the kernel engine.
+  package var kernelTLSAfterBytes: Int
   /// Own records after which an AES-GCM key is updated: 64…2^24.
   package var keyUpdateAfterRecords: Int
 
-  package init(keyUpdateAfterRecords: Int) {
+  package init(kernelTLS: KernelTLSMode, kernelTLSAfterBytes: Int, keyUpdateAfterRecords: Int) {
+    self.kernelTLS = kernelTLS
+    self.kernelTLSAfterBytes = kernelTLSAfterBytes
     self.keyUpdateAfterRecords = keyUpdateAfterRecords
   }
 }

@@ -41,6 +41,7 @@ struct Worker<IO: Backend & ~Copyable>: ~Copyable {
 
   let link: WorkerLink
   let shared: SharedState
+  let kernel: KernelVerdict
   var io: IO
   var slab: Slab
   var deadlines = DeadlineHeap()
@@ -71,6 +72,7 @@ struct Worker<IO: Backend & ~Copyable>: ~Copyable {
     self.io = io
     link = seed.link
     shared = seed.shared
+    kernel = seed.kernel
     namespaces = seed.namespaces
     listeners = seed.takeListeners().map { ListenerSlot(listener: $0) }
     firstID = seed.firstID

@@ -30,4 +30,6 @@ package enum Refusal: String, Error, Hashable, Sendable, CaseIterable {
   case peerClosedInHandshake = "peer_closed_in_handshake"
   // Relay
   case relayMemoryLimit = "relay_memory_limit"
+  /// kTLS is required and cannot be had for this connection.
+  case kernelTLSFailed = "kernel_tls_failed"
 }

@@ -26,6 +26,15 @@ package enum RecordEngine: String, Hashable, Sendable, CaseIterable {
   case kernel
 }
 
+/// `dataPlane.kernelTLS`.
+package enum KernelTLSMode: String, Hashable, Sendable, CaseIterable {
+  /// Where the self-test has shown that it is sound.
+  case auto
+  case off
+  /// For every mTLS connection, or it is refused.
+  case require
+}
+
 extension RelayReason {
   /// What the relayed bytes are, as far as the reason tells.
   package var security: Security {

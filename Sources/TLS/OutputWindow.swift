@@ -24,6 +24,12 @@
     count += bytes
   }
 
+  package mutating func append(_ byte: UInt8) {
+    precondition(available > 0, "more bytes than the window takes")
+    unsafe base.storeBytes(of: byte, toByteOffset: count, as: UInt8.self)
+    count += 1
+  }
+
   mutating func append(_ bytes: UnsafeRawPointer, _ length: Int) {
     precondition(length <= available, "more bytes than the window takes")
     unsafe (base + count).copyMemory(from: bytes, byteCount: length)

@@ -16,6 +16,7 @@ import Testing
       text() == """
         proxy          culvert-proxy 0.1.0, pid 4711, up 1 d 2 h
         configuration  /etc/culvert/web.yaml, epoch 3
+        kTLS           auto; send TLS_AES_128_GCM_SHA256; receive none (recvmsg: Input/output error)
         backend        io_uring, 2 workers
         listeners      outbound 127.0.0.1:15001, inbound [::]:15006
         inbound        permissive, port 8080 disabled, port 10000 strict
@@ -25,9 +26,19 @@ import Testing
         trust domains  demo.mesh, partner.example
         open           mutual_tls 4, plaintext 1, undecided 2
         since start    140 accepted; mutual_tls 120, plaintext 7
+        engines        kernel_receive 0, kernel_send 3, openssl 0, user 120
         refused        not_local 1, self_call 3
 
         """)
+  }
+
+  @Test func `says why kTLS is not used`() {
+    let text = text {
+      $0.kernelTLS.send = []
+      $0.kernelTLS.sendReason = "no CONFIG_TLS"
+      $0.kernelTLS.receiveReason = "no CONFIG_TLS"
+    }
+    #expect(text.contains("kTLS           auto, not used: no CONFIG_TLS\n"))
   }
 
   @Test func `shows trouble`() {
@@ -100,7 +111,7 @@ import Testing
       Set(object.keys) == [
         "version", "culvert", "pid", "uptimeSeconds", "epoch", "configuration", "backend",
         "workers", "listeners", "inbound", "outbound", "identity", "trustDomains", "connections",
-        "draining", "droppedLogLines",
+        "draining", "droppedLogLines", "kernelTLS",
       ])
     let identity = try #require(object["identity"] as? [String: Any])
     #expect(identity["id"] as? String == "spiffe://demo.mesh/ns/shop/sa/web")

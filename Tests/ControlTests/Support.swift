@@ -201,9 +201,13 @@ extension StatusReport {
         id: "spiffe://demo.mesh/ns/shop/sa/web", notBefore: "2026-01-31T12:00:00.000Z",
         notAfter: "2026-02-01T12:00:00.000Z", expiresInSeconds: 83_400),
       trustDomains: ["partner.example", "demo.mesh"],
+      kernelTLS: KernelTLS(
+        mode: "auto", send: ["TLS_AES_128_GCM_SHA256"], receive: [], rekey: true,
+        sendReason: nil, receiveReason: "recvmsg: Input/output error"),
       connections: Connections(
         open: ["mutual_tls": 4, "plaintext": 1, "undecided": 2],
         total: ["mutual_tls": 120, "plaintext": 7], accepted: 140,
+        engines: ["user": 120, "openssl": 0, "kernel_send": 3, "kernel_receive": 0],
         refused: ["self_call": 3, "not_local": 1]),
       draining: false, droppedLogLines: 0)
   }

@@ -36,6 +36,8 @@ struct Outgoing {
   var buffer: Int32 = -1
   var offset = 0
   var end = 0
+  /// Of the record the kernel is to make of it; nil is application data.
+  var type: UInt8?
 }
 
 /// One socket of a connection and what is under way on it.
@@ -111,6 +113,10 @@ final class ConnectionDetails {
   var session: UnsafeMutablePointer<TLSSession>?
   /// Our own record layer, once the session has handed over.
   var records: UnsafeMutablePointer<RecordLayer>?
+  var kernelStep = KernelStep.undecided
+  /// Of the TLS leg, where the kernel protects what is sent, or received.
+  var sendMessage: KernelMessage?
+  var receiveMessage: KernelMessage?
   var held = Held()
   var details: ConnectionDetails?
   var end: ConnectionEnd?

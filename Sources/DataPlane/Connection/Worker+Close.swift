@@ -231,7 +231,7 @@ extension Worker where IO: ~Copyable {
     _ handle: Handle, _ completion: Completion
   ) -> Bool {
     if unsafe handle.it.records != nil {
-      let batch = openRecords(
+      let batch = openReceived(
         handle, buffer: completion.buffer, count: Int(completion.result))
       return batch.hasEnded && batch.count == 0
     }

@@ -32,6 +32,10 @@ package struct KernelVerdict: Sendable, Equatable {
     receive.contains(suite) && (canRekey || !suite.keyWearsOut || !peerUpdatesKeys)
   }
 
+  /// The suites that go to the kernel, in order of preference.
+  package var sendSuites: [CipherSuite] { CipherSuite.allCases.filter(maySend) }
+  package var receiveSuites: [CipherSuite] { CipherSuite.allCases.filter(receive.contains) }
+
   /// The suites with which every connection can go to the kernel, both ways and for its whole life.
   package var sufficientSuites: [CipherSuite] {
     CipherSuite.allCases.filter { maySend($0) && mayReceive($0, peerUpdatesKeys: true) }

@@ -47,7 +47,8 @@ struct ControlRecord {
   private let recordsPerKey: UInt64
   var send = RecordKey()
   var receive = RecordKey()
-  /// Which engine protects what is sent, and what is received.
+  /// Which engine protects what is sent, and what is received. The kernel counts its records
+  /// itself; the sequence number of a key it holds is no longer exact here.
   var sendEngine = RecordEngine.user
   var receiveEngine = RecordEngine.user
   private var messages = PostHandshake()
@@ -95,10 +96,10 @@ struct ControlRecord {
     return step
   }
 
-  /// Refuses a record that need not be looked at.
-  mutating func reject(_ fault: RecordFault) -> Opened {
+  /// Notes a fault that was found elsewhere: its alert is owed.
+  mutating func fail(_ fault: RecordFault) -> RecordFault {
     owe(fault.alert)
-    return .failed(fault)
+    return fault
   }
 
   private mutating func decrypt(
@@ -136,11 +137,13 @@ struct ControlRecord {
     let step = unsafe look(content, type: type, with: &ciphers)
     switch step {
     case .data(let count) where count > 0: idleRecords = 0
-    case .failed, .closeNotify: break
+    case .closeNotify: break
+    case .failed(let fault):
+      if !fault.isReceived { owe(fault.alert) }
     default:
       idleRecords += 1
       guard idleRecords <= Self.maximumIdleRecords else {
-        return .failed(RecordFault(.unexpectedMessage, "too many records without data"))
+        return .failed(fail(RecordFault(.unexpectedMessage, "too many records without data")))
       }
     }
     return step
@@ -229,6 +232,13 @@ struct ControlRecord {
   }
 
   private var keyIsWornOut: Bool { suite.keyWearsOut && send.sequence >= recordsPerKey - 1 }
+
+  /// Counts what the kernel has sealed, of which only the bytes are known: never too few records,
+  /// so that the key is updated in time. The kernel has its own sequence number.
+  mutating func countKernelRecords(bytes: Int) {
+    send.sequence += UInt64(bytes / Self.maximumContentBytes) + 1
+    if keyIsWornOut { owesKeyUpdate = true }
+  }
 
   private mutating func sealRecord(
     _ type: ContentType, _ content: UnsafeRawBufferPointer, to window: inout OutputWindow,

@@ -13,6 +13,10 @@ extension Worker where IO: ~Copyable {
     guard let session = unsafe handle.it.session, let side = handle.it.tlsSide else { return false }
     if let obstacle = unsafe session.pointee.handOverObstacle {
       handle.it.details?.engineReason = obstacle.rawValue
+      if policy(handle).records.kernelTLS == .require {
+        refuse(handle, .kernelTLSFailed, detail: obstacle.rawValue)
+        return false
+      }
       link.counters.protected(by: .openssl)
       return true
     }
@@ -67,6 +71,10 @@ extension Worker where IO: ~Copyable {
     unsafe ciphers.forget(layer.pointee.receive)
     unsafe layers.give(layer)
     unsafe handle.it.records = nil
+    handle.it.sendMessage?.deallocate()
+    handle.it.sendMessage = nil
+    handle.it.receiveMessage?.deallocate()
+    handle.it.receiveMessage = nil
   }
 
   /// Gives the session a ticket it waits for. It only ever sees whole records, in order and from

@@ -23,8 +23,15 @@ extension Worker where IO: ~Copyable {
       unsafe openByStream(handle, side, bytes)
       return io.recycle(buffer: buffer)
     }
-    let batch = openRecords(handle, buffer: buffer, count: count)
+    let batch = openReceived(handle, buffer: buffer, count: count)
     pass(handle, side, batch, buffer: buffer)
+  }
+
+  /// What a receive brought, by the user engine or the kernel.
+  mutating func openReceived(_ handle: Handle, buffer: Int32, count: Int) -> OpenedBatch {
+    handle.it.receiveMessage == nil
+      ? openRecords(handle, buffer: buffer, count: count)
+      : openedByKernel(handle, buffer: buffer, count: count)
   }
 
   /// Opens records that were received while the handshake went on.
@@ -64,6 +71,7 @@ extension Worker where IO: ~Copyable {
     if let fault = batch.fault { return protocolFailed(handle, HandshakeFailure(fault)) }
     guard batch.isKept else { return refuse(handle, .relayMemoryLimit) }
     sendControl(handle, side)
+    considerKernel(handle)
     if batch.count > 0 { return }
     if handle.it[side].hasEnded { passEnd(handle, from: side) } else { pump(handle, from: side) }
   }
@@ -71,7 +79,7 @@ extension Worker where IO: ~Copyable {
   // MARK: The user engine
 
   /// Opens the whole records in place and moves their plaintext together; what is left is held.
-  mutating func openRecords(_ handle: Handle, buffer: Int32, count: Int) -> OpenedBatch {
+  private mutating func openRecords(_ handle: Handle, buffer: Int32, count: Int) -> OpenedBatch {
     var batch = OpenedBatch()
     let memory = unsafe io.memory(ofBuffer: buffer)
     let held = handle.it.held.count
@@ -125,8 +133,9 @@ extension Worker where IO: ~Copyable {
   ) -> Opened {
     guard let layer = unsafe handle.it.records else { return .nothing }
     guard record.count <= TLSSession.maximumRecordBytes else {
-      return unsafe layer.pointee.reject(
-        RecordFault(.recordOverflow, "a record longer than RFC 8446 §5.2 allows"))
+      return unsafe .failed(
+        layer.pointee.fail(
+          RecordFault(.recordOverflow, "a record longer than RFC 8446 §5.2 allows")))
     }
     guard handle.it.sessionDeadline > 0, let scratch = sendBuffers.acquire() else {
       return unsafe layer.pointee.open(record, with: &ciphers)

@@ -1,3 +1,4 @@
+internal import Policy
 internal import TLS
 
 // Sealing: plaintext for the TLS peer becomes records, and what the record layer itself has to say
@@ -5,6 +6,12 @@ internal import TLS
 extension Worker where IO: ~Copyable {
   /// Seals what a receive brought and sends it.
   mutating func seal(_ handle: Handle, to side: Side, buffer: Int32, count: Int) {
+    considerKernel(handle)
+    if handle.it.sendMessage != nil {
+      handle.it[side].outgoing = Outgoing(
+        storage: .receiveBuffer, buffer: buffer, offset: 0, end: count)
+      return startSend(handle, side)
+    }
     guard var output = takeOutput(handle, to: side) else { return io.recycle(buffer: buffer) }
     let bytes = unsafe UnsafeRawBufferPointer(start: io.memory(ofBuffer: buffer), count: count)
     let isSealed: Bool
@@ -31,6 +38,12 @@ extension Worker where IO: ~Copyable {
     guard hasControl(handle), !leg.isClosing, leg.ending != .done,
       var output = takeOutput(handle, to: side)
     else { return false }
+    if let layer = unsafe handle.it.records, unsafe layer.pointee.sendEngine == .kernel {
+      guard let control = unsafe layer.pointee.takeControl() else { return false }
+      for index in 0..<control.count { output.window.append(control.bytes[index]) }
+      send(handle, side, output, type: control.type)
+      return true
+    }
     if let session = unsafe handle.it.session {
       unsafe session.pointee.flush(output: &output.window)
     }

@@ -12,11 +12,17 @@ internal import TLS
 
 // Starting operations on a leg, and what every completion has in common.
 extension Worker where IO: ~Copyable {
-  mutating func startReceive(_ handle: Handle, _ side: Side) {
+  /// - Parameter limit: the most bytes to take; 0 is whatever a buffer holds.
+  mutating func startReceive(_ handle: Handle, _ side: Side, limit: Int = 0) {
     guard !handle.it[side].isReceiving, !handle.it[side].isClosing else { return }
     handle.it[side].isReceiving = true
     handle.it[side].inFlight += 1
-    io.receive(handle.it[side].descriptor, limit: 0, handle.token(side.receive))
+    let descriptor = handle.it[side].descriptor
+    if side == handle.it.tlsSide, let message = handle.it.receiveMessage {
+      io.receive(descriptor, message, handle.token(side.receive))
+    } else {
+      io.receive(descriptor, limit: limit, handle.token(side.receive))
+    }
   }
 
   mutating func startPoll(_ handle: Handle, _ side: Side, events: Int16) {
@@ -38,11 +44,15 @@ extension Worker where IO: ~Copyable {
     }
     handle.it[side].isSending = true
     handle.it[side].inFlight += 1
-    unsafe io.send(
-      handle.it[side].descriptor,
-      UnsafeRawBufferPointer(
-        start: base.map { unsafe $0 + outgoing.offset }, count: outgoing.end - outgoing.offset),
-      handle.token(side.send))
+    let descriptor = handle.it[side].descriptor
+    let bytes = unsafe UnsafeMutableRawBufferPointer(
+      start: base.map { unsafe $0 + outgoing.offset }, count: outgoing.end - outgoing.offset)
+    if side == handle.it.tlsSide, let message = handle.it.sendMessage {
+      unsafe message.prepareToSend(bytes, type: outgoing.type)
+      io.send(descriptor, message, handle.token(side.send))
+    } else {
+      unsafe io.send(descriptor, UnsafeRawBufferPointer(bytes), handle.token(side.send))
+    }
   }
 
   /// The connection a completion belongs to, unless that is gone or this end of it is closing.
@@ -78,15 +88,21 @@ extension Worker where IO: ~Copyable {
   }
 
   /// Sends what was written, or gives the buffer back if nothing was.
-  mutating func send(_ handle: Handle, _ side: Side, _ output: borrowing Output) {
-    send(handle, side, buffer: output.buffer, count: output.window.count)
+  ///
+  /// - Parameter type: of the record the kernel is to make of it; nil is application data.
+  mutating func send(
+    _ handle: Handle, _ side: Side, _ output: borrowing Output, type: ContentType? = nil
+  ) {
+    send(handle, side, buffer: output.buffer, count: output.window.count, type: type)
   }
 
-  mutating func send(_ handle: Handle, _ side: Side, buffer: Int32, count: Int) {
+  mutating func send(
+    _ handle: Handle, _ side: Side, buffer: Int32, count: Int, type: ContentType? = nil
+  ) {
     guard buffer >= 0 else { return }
     guard count > 0 else { return sendBuffers.release(buffer) }
     handle.it[side].outgoing = Outgoing(
-      storage: .sendBuffer, buffer: buffer, offset: 0, end: count)
+      storage: .sendBuffer, buffer: buffer, offset: 0, end: count, type: type?.rawValue)
     startSend(handle, side)
   }
 

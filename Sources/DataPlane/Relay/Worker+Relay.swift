@@ -30,6 +30,7 @@ extension Worker where IO: ~Copyable {
     if handle.it.server.outgoing.storage != .none, !handle.it.server.isSending {
       startSend(handle, .server)
     }
+    considerKernel(handle)
     pump(handle, from: .client)
     guard handle.it.state == .relaying else { return }
     pump(handle, from: .server)
@@ -48,6 +49,8 @@ extension Worker where IO: ~Copyable {
     guard mayReceive(handle, from: side) else { return }
     if handle.it.tlsSide == side, hasHeldRecord(handle) {
       openHeld(handle, side)
+    } else if handle.it.tlsSide == side, handle.it.kernelStep == .approaching {
+      approachKernel(handle, side)
     } else {
       startReceive(handle, side)
     }
@@ -85,7 +88,10 @@ extension Worker where IO: ~Copyable {
 
   private mutating func relayReceived(_ handle: Handle, _ side: Side, _ completion: Completion) {
     if handle.it.end == .drained { return drainedReceived(handle, side, completion) }
-    guard completion.result >= 0 else { return end(handle, side.reset) }
+    if completion.result == -ECANCELED, handle.it.kernelStep == .approaching {
+      return pump(handle, from: side)
+    }
+    guard completion.result >= 0 else { return receiveFailed(handle, side, completion) }
     guard completion.result > 0 else {
       // Without close_notify the stream may have been cut by anyone on the path (RFC 8446 §6.1).
       if handle.it.tlsSide == side { return end(handle, .truncated) }
@@ -97,6 +103,14 @@ extension Worker where IO: ~Copyable {
     } else {
       relay(handle, side, buffer: completion.buffer, count: Int(completion.result))
     }
+  }
+
+  private mutating func receiveFailed(_ handle: Handle, _ side: Side, _ completion: Completion) {
+    guard side == handle.it.tlsSide, handle.it.receiveMessage != nil,
+      let layer = unsafe handle.it.records,
+      let fault = kernelFault(Errno(-completion.result))
+    else { return end(handle, side.reset) }
+    protocolFailed(handle, HandshakeFailure(unsafe layer.pointee.fail(fault)))
   }
 
   private mutating func relay(_ handle: Handle, _ side: Side, buffer: Int32, count: Int) {
@@ -127,7 +141,12 @@ extension Worker where IO: ~Copyable {
     if outgoing.offset < outgoing.end { return startSend(handle, side) }
     releaseOutgoing(handle, side)
     if handle.it.tlsSide == side {
+      if handle.it.sendMessage != nil {
+        kernelSent(handle, side, type: outgoing.type ?? 0, bytes: outgoing.end)
+        guard handle.it.state != .closed else { return }
+      }
       if sendControl(handle, side) || handle.it[side].isClosing { return }
+      if handle.it.kernelStep == .approaching { pump(handle, from: side) }
     }
     if handle.it[side].ending == .notifying { return shutDown(handle, side) }
     switch handle.it.state {

@@ -1,57 +1,31 @@
-internal import CLinux
-internal import Net
+internal import DataPlane
+internal import TLS
 
 enum KernelTLSChecks {
-  private enum Attempt {
-    case taken
-    /// There was no connection to try it on.
-    case notTried(Errno)
-    case refused(Errno)
-  }
+  /// The proxy's own start-up self-test.
+  static func kernelTLS() -> Check { kernelTLS(KernelSelfTest.run()) }
 
-  static func kernelTLS() -> Check {
-    switch attempt() {
-    case .taken: kernelTLS(refusal: nil)
-    case .refused(let error): kernelTLS(refusal: error)
-    case .notTried(let error):
-      Check(
-        name: "kTLS", verdict: .limited, seen: "not tried: no connection over 127.0.0.1: \(error)",
-        consequence: "see loopback; records are protected in the proxy itself")
-    }
-  }
-
-  /// - Parameter refusal: what `setsockopt(TCP_ULP, "tls")` on a connection ended with.
-  static func kernelTLS(refusal: Errno?) -> Check {
-    guard let refusal else {
+  static func kernelTLS(_ verdict: KernelVerdict) -> Check {
+    let send = verdict.sendSuites
+    let receive = verdict.receiveSuites
+    guard !send.isEmpty || !receive.isEmpty else {
       return Check(
-        name: "kTLS", verdict: .found, seen: "a connection took the tls ULP",
-        consequence: "the kernel could protect records; this version does so in the proxy itself")
+        name: "kTLS", verdict: .missing,
+        seen: verdict.sendReason ?? verdict.receiveReason ?? "no cipher suite passed",
+        consequence: "records are protected in the proxy itself: as safe, at some cost in CPU")
     }
-    let cause =
-      refusal == .noEntry
-      ? "the module tls is not loaded (modprobe tls), or the kernel lacks CONFIG_TLS"
-      : "the kernel refuses the tls ULP"
+    let isWhole = verdict.sufficientSuites.count == CipherSuite.allCases.count
+    let reasons = Set([verdict.sendReason, verdict.receiveReason].compactMap { $0 }).sorted()
     return Check(
-      name: "kTLS", verdict: .missing, seen: "TCP_ULP tls: \(refusal): \(cause)",
-      consequence: "records are protected in the proxy itself: as safe, at some cost in CPU")
+      name: "kTLS", verdict: isWhole ? .found : .limited,
+      seen: "sends \(words(send)); receives \(words(receive))"
+        + (reasons.isEmpty ? "" : "; " + reasons.joined(separator: "; ")),
+      consequence: isWhole
+        ? "long connections hand their records to the kernel"
+        : "the rest of the records is protected in the proxy itself")
   }
 
-  private static func attempt() -> Attempt {
-    let pair: LoopbackPair
-    do throws(Errno) {
-      pair = try LoopbackPair(.v4)
-    } catch {
-      return .notTried(error)
-    }
-    do throws(Errno) {
-      let name = Array("tls".utf8)
-      let number = pair.client.number
-      try Errno.check {
-        unsafe setsockopt(number, Int32(IPPROTO_TCP), TCP_ULP, name, socklen_t(name.count))
-      }
-      return .taken
-    } catch {
-      return .refused(error)
-    }
+  private static func words(_ suites: [CipherSuite]) -> String {
+    suites.isEmpty ? "nothing" : suites.map(\.name).joined(separator: ", ")
   }
 }

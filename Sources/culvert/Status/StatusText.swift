@@ -23,8 +23,23 @@ enum StatusText {
     if let error = report.lastReloadError {
       rows.append(("reload failed", "epoch \(report.epoch) stays in force: \(error)"))
     }
+    rows.append(("kTLS", kernelTLS(report.kernelTLS)))
     rows.append(("backend", "\(report.backend), \(counted(report.workers, "worker"))"))
     return rows
+  }
+
+  private static func kernelTLS(_ kernel: StatusReport.KernelTLS) -> String {
+    func part(_ way: String, _ suites: [String], _ reason: String?) -> String {
+      let what = suites.isEmpty ? "none" : suites.joined(separator: " ")
+      return "\(way) \(what)" + (reason.map { " (\($0))" } ?? "")
+    }
+    if kernel.send.isEmpty, kernel.receive.isEmpty, kernel.sendReason == kernel.receiveReason {
+      return "\(kernel.mode), not used" + (kernel.sendReason.map { ": \($0)" } ?? "")
+    }
+    return [
+      kernel.mode, part("send", kernel.send, kernel.sendReason),
+      part("receive", kernel.receive, kernel.receiveReason),
+    ].joined(separator: "; ")
   }
 
   private static func flow(_ report: StatusReport) -> [(String, String)] {
@@ -55,6 +70,7 @@ enum StatusText {
     var rows = [
       ("open", counts(connections.open)),
       ("since start", "\(connections.accepted) accepted; \(counts(connections.total))"),
+      ("engines", counts(connections.engines)),
       ("refused", connections.refused.isEmpty ? "none" : counts(connections.refused)),
     ]
     if report.droppedLogLines > 0 {

@@ -1,15 +1,14 @@
 internal import CLinux
-internal import Net
 
 /// A listener on the loopback address of the calling thread's network namespace.
-struct LoopbackListener: ~Copyable {
+package struct LoopbackListener: ~Copyable {
   /// Loopback answers at once or, behind a filter that drops, never.
   private static let timeoutSeconds = 2
 
   private let listener: Descriptor
-  let address: SocketAddress
+  package let address: SocketAddress
 
-  init(_ family: IPAddress.Family) throws(Errno) {
+  package init(_ family: IPAddress.Family) throws(Errno) {
     let loopback = family == .v4 ? IPAddress.loopbackV4 : .loopbackV6
     let listener = try Socket.listener(on: SocketAddress(loopback, port: 0), backlog: 1)
     try Self.setTimeout(listener, SO_RCVTIMEO)
@@ -20,7 +19,7 @@ struct LoopbackListener: ~Copyable {
   /// Connects to `destination`, which leads here directly or by a redirect.
   ///
   /// - Throws: EINPROGRESS or EAGAIN if it did not arrive in time.
-  func pair(connectingTo destination: SocketAddress) throws(Errno) -> LoopbackPair {
+  package func pair(connectingTo destination: SocketAddress) throws(Errno) -> LoopbackPair {
     let client = try Socket.stream(destination.address.family)
     try Self.setTimeout(client, SO_SNDTIMEO)
     try Socket.connect(client.number, to: destination)
@@ -45,16 +44,16 @@ struct LoopbackListener: ~Copyable {
 }
 
 /// Both ends of a TCP connection over loopback.
-struct LoopbackPair: ~Copyable {
-  let client: Descriptor
-  let server: Descriptor
+package struct LoopbackPair: ~Copyable {
+  package let client: Descriptor
+  package let server: Descriptor
 
   init(client: consuming Descriptor, server: consuming Descriptor) {
     self.client = client
     self.server = server
   }
 
-  init(_ family: IPAddress.Family) throws(Errno) {
+  package init(_ family: IPAddress.Family) throws(Errno) {
     let listener = try LoopbackListener(family)
     self = try listener.pair(connectingTo: listener.address)
   }

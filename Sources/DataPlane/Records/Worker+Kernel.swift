@@ -1,0 +1,153 @@
+internal import CLinux
+internal import Net
+internal import Policy
+internal import TLS
+internal import Telemetry
+
+/// How far a connection is on its way to the kernel engine, which it takes once, or never.
+enum KernelStep: UInt8 {
+  /// It has not carried enough yet.
+  case undecided
+  /// No receive is armed on the TLS leg, but for the rest of a record; what is sent goes on.
+  case approaching
+  case taken
+  /// The kernel is of no use to it.
+  case declined
+}
+
+// The kernel engine: a long flow's records are handed to kTLS, each direction on its own, at a
+// record boundary, with nothing in flight on the socket.
+extension Worker where IO: ~Copyable {
+  /// Looks whether the connection has carried enough; to be called when bytes were relayed.
+  mutating func considerKernel(_ handle: Handle) {
+    guard handle.it.kernelStep == .undecided, let side = handle.it.tlsSide,
+      let layer = unsafe handle.it.records, unsafe handle.it.session == nil
+    else { return }
+    let bytes = handle.it.client.receivedBytes + handle.it.server.receivedBytes
+    guard bytes >= UInt64(policy(handle).records.kernelTLSAfterBytes) else { return }
+    let ways = unsafe kernelWays(handle, layer)
+    guard ways.send || ways.receive, !handle.it[side].hasEnded, handle.it[side].ending == .open
+    else {
+      handle.it.kernelStep = .declined
+      return
+    }
+    handle.it.kernelStep = .approaching
+    if handle.it[side].isReceiving {
+      io.cancel(handle.it[side].descriptor, handle.token(side.receive))
+    }
+  }
+
+  @unsafe private func kernelWays(
+    _ handle: Handle, _ layer: UnsafeMutablePointer<RecordLayer>
+  ) -> (send: Bool, receive: Bool) {
+    let suite = unsafe layer.pointee.suite
+    let isCulvert = handle.it.details?.alpn == TLSContext.culvertProtocol
+    return (kernel.maySend(suite), kernel.mayReceive(suite, peerUpdatesKeys: isCulvert))
+  }
+
+  /// Instead of the usual receive from the TLS leg: goes to the kernel if nothing is in the way,
+  /// else receives what is missing of a record.
+  mutating func approachKernel(_ handle: Handle, _ side: Side) {
+    guard let layer = unsafe handle.it.records else { return }
+    let ways = unsafe kernelWays(handle, layer)
+    if ways.receive, handle.it.held.count > 0 {
+      return startReceive(handle, side, limit: missingOfHeldRecord(handle))
+    }
+    // The completion of what is being sent comes back here.
+    guard !handle.it[side].isSending else { return }
+    handle.it.kernelStep = .taken
+    do throws(Errno) {
+      try unsafe enterKernel(handle, side, layer, ways)
+    } catch {
+      handle.it.details?.engineReason = "kernel_tls_failed"
+      handle.it.details?.detail = "kTLS: \(error)"
+      if policy(handle).records.kernelTLS == .require { return refuse(handle, .kernelTLSFailed) }
+    }
+    startReceive(handle, side)
+    pump(handle, from: side.other)
+  }
+
+  /// The header's, if that is not whole, else the record's.
+  private func missingOfHeldRecord(_ handle: Handle) -> Int {
+    let length = unsafe Self.recordLength(handle.it.held.bytes) ?? RecordLayer.headerBytes
+    return max(length - handle.it.held.count, 1)
+  }
+
+  @unsafe private func enterKernel(
+    _ handle: Handle, _ side: Side, _ layer: UnsafeMutablePointer<RecordLayer>,
+    _ ways: (send: Bool, receive: Bool)
+  ) throws(Errno) {
+    let descriptor = handle.it[side].descriptor
+    let suite = unsafe layer.pointee.suite
+    try KernelTLS.attach(descriptor)
+    if ways.send {
+      try unsafe KernelTLS.install(.send, suite, &layer.pointee.send, on: descriptor)
+      unsafe layer.pointee.sendEngine = .kernel
+      handle.it.sendMessage = KernelMessage()
+      link.counters.protected(by: .kernelSend)
+    }
+    if ways.receive {
+      try unsafe KernelTLS.install(.receive, suite, &layer.pointee.receive, on: descriptor)
+      unsafe layer.pointee.receiveEngine = .kernel
+      handle.it.receiveMessage = KernelMessage()
+      link.counters.protected(by: .kernelReceive)
+    }
+  }
+
+  // MARK: Receiving
+
+  /// Takes what the kernel has opened: plaintext, or a record of another type.
+  mutating func openedByKernel(_ handle: Handle, buffer: Int32, count: Int) -> OpenedBatch {
+    var batch = OpenedBatch()
+    guard let layer = unsafe handle.it.records, let side = handle.it.tlsSide,
+      let type = handle.it.receiveMessage?.receivedType
+    else { return batch }
+    let content = unsafe UnsafeRawBufferPointer(start: io.memory(ofBuffer: buffer), count: count)
+    switch unsafe layer.pointee.take(content, type: type, with: &ciphers) {
+    case .data(let bytes): batch.count = bytes
+    case .nothing, .tickets: break
+    case .closeNotify: batch.hasEnded = true
+    case .failed(let fault): batch.fault = fault
+    case .keyUpdate:
+      let descriptor = handle.it[side].descriptor
+      do throws(Errno) {
+        let suite = unsafe layer.pointee.suite
+        try unsafe KernelTLS.install(.receive, suite, &layer.pointee.receive, on: descriptor)
+      } catch {
+        handle.it.details?.engineReason = "key_update_unsupported"
+        batch.fault = unsafe layer.pointee.fail(
+          RecordFault(.internalError, "the kernel does not take the peer's next key"))
+      }
+    }
+    return batch
+  }
+
+  /// What the kernel says of a record it does not open.
+  func kernelFault(_ error: Errno) -> RecordFault? {
+    switch error {
+    case Errno(EBADMSG): RecordFault(.badRecordMAC, "a record that does not authenticate")
+    case Errno(EMSGSIZE): RecordFault(.recordOverflow, "a record longer than RFC 8446 §5.2 allows")
+    case Errno(EINVAL): RecordFault(.unexpectedMessage, "no TLS record")
+    default: nil
+    }
+  }
+
+  // MARK: Sending
+
+  /// After a KeyUpdate of ours has left, what follows has the next key.
+  mutating func kernelSent(_ handle: Handle, _ side: Side, type: UInt8, bytes: Int) {
+    guard let layer = unsafe handle.it.records else { return }
+    guard type == ContentType.handshake.rawValue else {
+      return unsafe layer.pointee.countKernelRecords(bytes: bytes)
+    }
+    let suite = unsafe layer.pointee.suite
+    do throws(Errno) {
+      guard unsafe ciphers.update(&layer.pointee.send, suite) else { throw Errno(ENOMEM) }
+      try unsafe KernelTLS.install(
+        .send, suite, &layer.pointee.send, on: handle.it[side].descriptor)
+    } catch {
+      handle.it.details?.engineReason = "key_update_unsupported"
+      end(handle, .protocolError)
+    }
+  }
+}
