@@ -24,6 +24,7 @@ package final class Stream: @unchecked Sendable {
   deinit { close() }
 
   package func setTimeout(seconds: Double) {
+    let seconds = seconds * timeFactor
     var time = timeval(
       tv_sec: Int(seconds), tv_usec: Int(seconds.truncatingRemainder(dividingBy: 1) * 1e6))
     let size = socklen_t(MemoryLayout<timeval>.size)
@@ -173,7 +174,7 @@ package final class Listener: @unchecked Sendable {
   /// Takes the next connection; nil if none comes within the time.
   package func acceptIfAny(seconds: Double) throws -> Stream? {
     var entry = pollfd(fd: descriptor, events: Int16(POLLIN), revents: 0)
-    guard unsafe poll(&entry, 1, Int32(seconds * 1000)) > 0 else { return nil }
+    guard unsafe poll(&entry, 1, Int32(seconds * timeFactor * 1000)) > 0 else { return nil }
     let accepted = culvert_test_accept(descriptor)
     guard accepted >= 0 else { throw Errno.current }
     return Stream(accepted)

@@ -12,6 +12,13 @@ package struct Trouble: Error, CustomStringConvertible {
 /// waits this long.
 package let patience = 20.0
 
+/// What every wait of a test is multiplied with, for machines that are slow throughout, such as an
+/// emulated one: CULVERT_TEST_TIME_FACTOR, or 1. Durations that a test asserts stay as they are.
+let timeFactor: Double = {
+  let text = ProcessInfo.processInfo.environment["CULVERT_TEST_TIME_FACTOR"] ?? ""
+  return max(1, Double(text) ?? 1)
+}()
+
 extension Thread {
   /// Runs a closure on a thread of its own and waits for it: what the closure does to the thread
   /// (such as setns(2)) ends with the thread.
@@ -51,7 +58,7 @@ package final class Box<Value: Sendable>: @unchecked Sendable {
   package func wait<Found>(
     seconds: Double = patience, until find: (Value) throws -> Found?
   ) rethrows -> Found? {
-    let deadline = Date(timeIntervalSinceNow: seconds)
+    let deadline = Date(timeIntervalSinceNow: seconds * timeFactor)
     return try condition.withLock {
       while true {
         if let found = try find(stored) { return found }
@@ -65,9 +72,9 @@ package final class Box<Value: Sendable>: @unchecked Sendable {
 package func eventually(
   _ what: String, seconds: Double = patience, _ isSo: () throws -> Bool
 ) throws {
-  let deadline = Date(timeIntervalSinceNow: seconds)
+  let deadline = Date(timeIntervalSinceNow: seconds * timeFactor)
   while try !isSo() {
-    guard Date() < deadline else { throw Trouble("not within \(seconds) s: \(what)") }
+    guard Date() < deadline else { throw Trouble("not within \(seconds * timeFactor) s: \(what)") }
     usleep(5_000)
   }
 }
