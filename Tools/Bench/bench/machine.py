@@ -2,6 +2,7 @@
 import os
 import platform
 import re
+import resource
 import signal
 import subprocess
 import time
@@ -76,8 +77,7 @@ class Program:
         def check():
             if self._process.poll() is not None:
                 raise BenchError(
-                    f"{self.name} ended with code {self._process.returncode} before: {what}\n"
-                    + self.transcript())
+                    f"{self.name} ended with code {self._process.returncode} before: {what}")
             return condition()
         try:
             return wait_until(what, check, timeout)
@@ -152,6 +152,11 @@ def memory_bytes(program):
         resident += int(re.search(r"VmRSS:\s+(\d+) kB", text).group(1)) * 1024
         anonymous += int(re.search(r"RssAnon:\s+(\d+) kB", text).group(1)) * 1024
     return resident, anonymous
+
+
+def descriptor_limit():
+    """What every program started here may open."""
+    return resource.getrlimit(resource.RLIMIT_NOFILE)[0]
 
 
 def descriptor_count(program):

@@ -4,7 +4,7 @@ import os
 import sys
 
 from .contenders.contender import BULK_PORT, HTTP_PORT, SERVER
-from .machine import BenchError
+from .machine import BenchError, descriptor_limit
 
 SMALL_BODY_BYTES = 128
 LARGE_BODY_BYTES = 65_536
@@ -15,10 +15,10 @@ GRACE_SECONDS = 20
 WEB_SERVER = """\
 daemon off;
 worker_processes 1;
-worker_rlimit_nofile 19000;
+worker_rlimit_nofile {descriptors};
 pid {directory}/web.pid;
 error_log stderr error;
-events {{ worker_connections 19000; }}
+events {{ worker_connections {descriptors}; }}
 http {{
   access_log off;
   keepalive_requests 1000000000;
@@ -58,7 +58,8 @@ class Workloads:
         os.mkdir(os.path.join(topology.directory, "www"), 0o755)
         topology.write("www/large", "x" * LARGE_BODY_BYTES)
         configuration = topology.write("web.conf", WEB_SERVER.format(
-            directory=topology.directory, port=HTTP_PORT, small="x" * SMALL_BODY_BYTES))
+            descriptors=descriptor_limit(), directory=topology.directory, port=HTTP_PORT,
+            small="x" * SMALL_BODY_BYTES))
         topology.start(
             "server", "web-server", "nginx", "-c", configuration, "-p", topology.directory, "-e",
             "stderr").wait_for_listener(HTTP_PORT)

@@ -1,12 +1,15 @@
 from ..identities import DNS_NAMES
-from ..machine import run
+from ..machine import descriptor_limit, run
 from .contender import (
     CIPHER, GROUP, INBOUND_PORT, NOBODY, OUTBOUND_PORT, Contender, redirect_rules)
+
+# It refuses to start unless the limit covers two for each connection and its own.
+RESERVED_DESCRIPTORS = 100
 
 CONFIGURATION = """\
 global
     nbthread 1
-    maxconn 20000
+    maxconn {connections}
     uid {nobody}
     gid {nobody}
     tune.ssl.cachesize 0
@@ -32,7 +35,8 @@ class HAProxy(Contender):
         is_client = side == "client"
         port = OUTBOUND_PORT if is_client else INBOUND_PORT
         configuration = topology.write(f"haproxy-{side}.cfg", CONFIGURATION.format(
-            nobody=NOBODY, address="127.0.0.1" if is_client else "0.0.0.0", port=port,
+            connections=descriptor_limit() // 2 - RESERVED_DESCRIPTORS, nobody=NOBODY,
+            address="127.0.0.1" if is_client else "0.0.0.0", port=port,
             downstream="" if is_client else f"{tls} curves {GROUP} no-tls-tickets",
             upstream=f"{tls} verifyhost {DNS_NAMES['server']} no-ssl-reuse" if is_client else ""))
         proxy = topology.start(side, f"haproxy-{side}", "haproxy", "-db", "-f", configuration)

@@ -2,6 +2,7 @@ import re
 import subprocess
 
 from ..identities import DNS_NAMES
+from ..machine import descriptor_limit
 from .contender import (
     BULK_PORT, CIPHER, GROUP, HTTP_PORT, NOBODY, SERVER, Contender, redirect_rules)
 
@@ -51,7 +52,6 @@ SERVER_TLS = """\
 
 class Nginx(Contender):
     name = "nginx"
-    descriptors = 19_000
 
     def start_side(self, topology, side, stranger):
         credential = self.setup.identities.get(side, stranger, with_dns_name=True)
@@ -65,7 +65,7 @@ class Nginx(Contender):
             f"{'' if is_client else ' ssl'} backlog=4096; proxy_pass {SERVER}:{port}; }}"
             for port, listener in PORTS.items())
         configuration = topology.write(f"stream-{side}.conf", CONFIGURATION.format(
-            descriptors=self.descriptors, directory=topology.directory, side=side, tls=tls,
+            descriptors=descriptor_limit(), directory=topology.directory, side=side, tls=tls,
             servers=servers))
         proxy = topology.start(
             side, f"nginx-stream-{side}", "nginx", "-c", configuration, "-p", topology.directory,
