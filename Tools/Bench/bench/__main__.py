@@ -41,7 +41,7 @@ def main():
 def _measure(contenders, culverts, options):
     around = environment()
     say(f"Linux {around['kernel']}, {around['processors']} × {around['processor']}, "
-        f"load {around['load_before']}")
+        f"TCP {around['congestion_control']}, load {around['load_before']}")
     if around["load_before"] > 0.5:
         say("Something else is running here: expect noise.")
     given = {contender.name: contender.given() for contender in contenders}

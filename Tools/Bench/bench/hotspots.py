@@ -1,4 +1,6 @@
-"""Where a contender's time goes under one load: functions by `perf`, system calls by `strace`."""
+"""Where a contender's time goes under one load, by `perf`: functions, and counts of what they ask
+the kernel for. Counting costs a program little; `strace` and `perf trace` slow it to a crawl, and
+what a proxy then finds to do in one go is no longer what it finds in operation."""
 import re
 import signal
 import subprocess
@@ -11,12 +13,28 @@ from .workloads import WARM_UP_SECONDS, Workloads
 
 LOADS = ("bulk-up", "bulk-down", "requests-1", "requests-32", "connections")
 SAMPLES_PER_SECOND = 999
-SHOWN_FUNCTIONS = 30
-SHOWN_CALLS = 12
+# perf does not say when it has attached.
+ATTACH_SECONDS = 1
+SHOWN_FUNCTIONS = 25
+SHOWN_CALLERS = 45
+NAMELESS = re.compile(r"\] 0x[0-9a-f]+$")
+SYSTEM_CALLS = (
+    "io_uring_enter", "epoll_wait", "epoll_ctl", "accept4", "socket", "connect", "close",
+    "shutdown", "read", "write", "readv", "writev", "recvfrom", "sendto", "recvmsg", "sendmsg",
+    "splice", "setsockopt", "getsockopt", "getsockname", "futex", "getpid", "clock_gettime",
+    "mmap", "munmap", "madvise", "brk")
+EVENTS = {
+    "system calls": "raw_syscalls:sys_enter",
+    "io_uring operations": "io_uring:io_uring_submit_req",
+    "io_uring completions": "io_uring:io_uring_complete",
+    "context switches": "context-switches",
+    **{f"  {name}": f"syscalls:sys_enter_{name}" for name in SYSTEM_CALLS},
+}
+# Less than this for each unit of work is not shown.
+SMALLEST_COUNT = 0.005
 
 
 def profile(contender, load, seconds, say):
-    """Two runs: `strace` slows a program down so much that it must not be in `perf`'s picture."""
     if not contender.has_proxies:
         raise BenchError(f"{contender.name} has no proxy to profile")
     with Topology() as topology:
@@ -25,8 +43,8 @@ def profile(contender, load, seconds, say):
         workloads.start_bulk_server()
         with contender.running(topology):
             _apply(workloads, load, WARM_UP_SECONDS)
-            _functions(contender, topology, load, seconds, say)
-            _system_calls(contender, topology, load, seconds, say)
+            _count(contender, topology, load, seconds, say)
+            _sample(contender, topology, load, seconds, say)
 
 
 def _apply(workloads, load, seconds):
@@ -41,60 +59,65 @@ def _apply(workloads, load, seconds):
     return report["requests"], "connection"
 
 
-def _functions(contender, topology, load, seconds, say):
-    recorders = [
-        (side, f"{topology.directory}/{side}.perf", _observe(
-            "perf", "record", "--quiet", "--event", "cpu-clock", "--freq", str(SAMPLES_PER_SECOND),
-            "--call-graph", "fp", "--output", f"{topology.directory}/{side}.perf", "--pid",
-            _process_list(contender.proxies[side])))
-        for side in SIDES]
+def _count(contender, topology, load, seconds, say):
+    counters = _observe(contender, topology, "perf", "stat", "--field-separator", ",", "--event",
+                        ",".join(EVENTS.values()))
     cost = Cost(contender)
     units, unit = _apply(Workloads(topology), load, seconds)
     say(f"{load}: {units:.0f} {unit}s, {cost.seconds() / units * 1e6:.1f} µs CPU of both proxies "
         f"for each")
-    for side, path, recorder in recorders:
-        _end(recorder)
-        report = run(
-            "perf", "report", "--input", path, "--stdio", "--no-children", "--call-graph", "none",
-            "--sort", "dso,symbol", "--percent-limit", "0.5", timeout=120)
-        lines = [line.rstrip() for line in report.splitlines() if re.match(r" +\d", line)]
-        say(f"\n{side}: functions by their own time")
-        say("\n".join(lines[:SHOWN_FUNCTIONS]))
-
-
-def _system_calls(contender, topology, load, seconds, say):
-    tracers = [
-        (side, f"{topology.directory}/{side}.strace", _observe(
-            "strace", "-c", "-f", "-U", "calls,errors,name", "-S", "calls", "-o",
-            f"{topology.directory}/{side}.strace",
-            *[word for pid in _process_list(contender.proxies[side]).split(",")
-              for word in ("-p", pid)]))
-        for side in SIDES]
-    units, unit = _apply(Workloads(topology), load, seconds)
-    for side, path, tracer in tracers:
-        _end(tracer)
-        say(f"\n{side}: system calls for each {unit} ({units:.0f} while traced)")
+    counts = {}
+    for side, path in _end(counters):
         with open(path, encoding="utf-8") as file:
-            calls = re.findall(r"^ *(\d+) +(\d+)? +(\w+)$", file.read(), re.MULTILINE)
-        for count, errors, name in calls[:SHOWN_CALLS]:
-            failed = f"  ({int(errors) / units:.2f} failed)" if errors else ""
-            say(f"  {int(count) / units:8.2f}  {name}{failed}")
+            lines = [line.split(",") for line in file if line.count(",") > 2]
+        counts[side] = {fields[2]: int(fields[0]) / units for fields in lines
+                        if fields[0].isdigit()}
+    say(f"\n{'for each ' + unit:<24}" + "".join(f"{side:>10}" for side in SIDES))
+    for name, event in EVENTS.items():
+        row = [counts[side].get(event, 0) for side in SIDES]
+        if max(row) >= SMALLEST_COUNT:
+            say(f"{name:<24}" + "".join(f"{value:10.2f}" for value in row))
 
 
-def _process_list(program):
-    return ",".join(str(pid) for pid in program.process_ids())
+def _sample(contender, topology, load, seconds, say):
+    recorders = _observe(
+        contender, topology, "perf", "record", "--quiet", "--event", "cpu-clock", "--freq",
+        str(SAMPLES_PER_SECOND), "--call-graph", "fp")
+    _apply(Workloads(topology), load, seconds)
+    for side, path in _end(recorders):
+        for title, limit, sort, how in (
+                ("time by program and library", 8, "dso", "--no-children"),
+                ("functions, by their own time", SHOWN_FUNCTIONS, "dso,symbol", "--no-children"),
+                ("functions, with all they call", SHOWN_CALLERS, "symbol", "--children")):
+            report = run(
+                "perf", "report", "--input", path, "--stdio", "--call-graph", "none", "--fields",
+                f"{'overhead_children,' if how == '--children' else ''}overhead,{sort}", how,
+                timeout=120)
+            lines = [line.rstrip() for line in report.splitlines()
+                     if re.match(r" +\d", line) and not NAMELESS.search(line)]
+            say(f"\n{side}: {title}")
+            say("\n".join(lines[:limit]))
 
 
-def _observe(*command):
-    observer = subprocess.Popen(
-        command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
-        text=True, start_new_session=True)
-    time.sleep(1)  # neither program says when it has attached
-    if observer.poll() is not None:
-        raise BenchError(f"{command[0]} ended: {observer.stderr.read()}")
-    return observer
+def _observe(contender, topology, *command):
+    """[(side, where its findings go, observer)]: attached to both proxies."""
+    observers = []
+    for side in SIDES:
+        path = f"{topology.directory}/{side}.{command[1]}"
+        processes = ",".join(str(pid) for pid in contender.proxies[side].process_ids())
+        observers.append((side, path, subprocess.Popen(
+            [*command, "--output", path, "--pid", processes], stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+            start_new_session=True)))
+    time.sleep(ATTACH_SECONDS)
+    for _, _, observer in observers:
+        if observer.poll() is not None:
+            raise BenchError(f"{' '.join(command)}: {observer.stderr.read()}")
+    return observers
 
 
-def _end(observer):
-    observer.send_signal(signal.SIGINT)
-    observer.communicate(timeout=30)
+def _end(observers):
+    for side, path, observer in observers:
+        observer.send_signal(signal.SIGINT)
+        observer.communicate(timeout=30)
+        yield side, path

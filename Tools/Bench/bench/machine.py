@@ -174,9 +174,15 @@ def environment():
         "processors": len(os.sched_getaffinity(0)),
         "processor": models[0] if models else platform.machine(),
         "memory_mb": memory,
+        "congestion_control": _first_line("/proc/sys/net/ipv4/tcp_congestion_control"),
         "load_before": load(),
         "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     }
+
+
+def _first_line(path):
+    with open(path, encoding="utf-8") as file:
+        return file.readline().strip()
 
 
 def load():

@@ -117,8 +117,6 @@ def connections(contender, workloads, options):
 def memory(contender, workloads, options):
     """Idle before the first connection; what idle connections add to a proxy that has worked; what
     remains of it."""
-    if not contender.has_proxies:
-        return {}
     workloads.start_web_server()
     time.sleep(SETTLE_SECONDS)
     values = {}

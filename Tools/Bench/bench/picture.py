@@ -19,7 +19,7 @@ PANELS = (
 COLOURS = {"culvert": "#0b7285", "direct": "#adb5bd"}
 OTHER_COLOUR = "#868e96"
 VARIANT_COLOUR = "#66a8b5"
-INK, FAINT, CARD = "#212529", "#dee2e6", "#ffffff"
+INK, QUIET, FAINT, CARD = "#212529", "#5c636a", "#dee2e6", "#ffffff"
 
 COLUMNS = 3
 PANEL_WIDTH, LABEL_WIDTH, VALUE_WIDTH = 330, 70, 50
@@ -43,7 +43,7 @@ def picture(rounds, environment, options):
         f'<rect width="{width}" height="{height}" rx="8" fill="{CARD}" stroke="{FAINT}"/>',
         _text(MARGIN, 30, "Mutual TLS between two namespaces, one worker per proxy", size=18,
               weight=600),
-        _text(MARGIN, 50, _conditions(environment, options), colour=OTHER_COLOUR),
+        _text(MARGIN, 50, _conditions(environment, options), colour=QUIET),
     ]
     for index, (key, heading, unit) in enumerate(panels):
         x = MARGIN + index % COLUMNS * PANEL_WIDTH
@@ -52,14 +52,15 @@ def picture(rounds, environment, options):
         parts += _panel(x, y, heading, unit, better, summary[key])
     parts.append(_text(
         MARGIN, height - 12, "Bars: median of the rounds; whiskers: lowest and highest. Details and "
-        "what each was given: Docs/PERFORMANCE.md", colour=OTHER_COLOUR, size=11))
+        "what each was given: Docs/PERFORMANCE.md", colour=QUIET, size=11))
     return "\n".join(parts + ["</svg>"]) + "\n"
 
 
 def _conditions(environment, options):
     return (f"Linux {environment['kernel'].partition('-')[0]}, {environment['processors']} CPUs, "
             f"TLS 1.3 AES-128-GCM, P-256 certificates, both ends verified; "
-            f"{options['rounds']} rounds of {options['seconds']} s")
+            f"{options['rounds']} round{'s' if options['rounds'] > 1 else ''} of "
+            f"{options['seconds']} s")
 
 
 def _panel(x, y, heading, unit, better, values):
@@ -69,14 +70,14 @@ def _panel(x, y, heading, unit, better, values):
     scale = length / (step * count)
     parts = [
         _text(x, y + 16, heading, size=13, weight=600),
-        _text(x, y + 32, f"{unit}, {better}", colour=OTHER_COLOUR, size=11),
+        _text(x, y + 32, f"{unit}, {better}", colour=QUIET, size=11),
     ]
     for tick in range(count + 1):
         at = left + tick * step * scale
         parts.append(
             f'<line x1="{at:.1f}" y1="{top - 2}" x2="{at:.1f}" y2="{bottom}" stroke="{FAINT}"/>')
         parts.append(_text(
-            at, bottom + 13, _tick_label(tick * step), anchor="middle", colour=OTHER_COLOUR,
+            at, bottom + 13, _tick_label(tick * step), anchor="middle", colour=QUIET,
             size=10))
     for index, (name, taken) in enumerate(values.items()):
         parts += _bar(x, left, top + index * (BAR_HEIGHT + BAR_GAP), scale, name, taken)

@@ -29,7 +29,8 @@ def ratios(rounds, name):
         pairs = [
             (values[name][measure.key], values[YARDSTICK][measure.key]) for values in rounds
             if measure.key in values.get(name, {}) and measure.key in values.get(YARDSTICK, {})]
-        shares = [mine / its for mine, its in pairs if its > 0]
+        # What is added over direct can come out below zero in a noisy round.
+        shares = [max(mine, 0) / its for mine, its in pairs if its > 0]
         if not shares:
             continue
         found[measure.key] = {

@@ -13,6 +13,8 @@ def run_rounds(contenders, options, progress):
         for offset, group in enumerate(options.groups):
             first = (number + offset) % len(contenders)
             for contender in contenders[first:] + contenders[:first]:
+                if group == "memory" and not contender.has_proxies:
+                    continue
                 taken = take_turn(contender, group, options)
                 values[contender.name] |= taken
                 progress(f"round {number + 1}/{options.rounds}  {group:<11} "
