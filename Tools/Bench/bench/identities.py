@@ -1,4 +1,4 @@
-"""One small CA, and a stranger's with the same names, for the proof that certificates are checked."""
+"""One small CA, and a stranger's with the same names: the proof that certificates are checked."""
 import os
 from dataclasses import dataclass
 

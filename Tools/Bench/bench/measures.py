@@ -1,4 +1,5 @@
-"""What is measured, in groups. A group is one turn of a contender: fresh namespaces, fresh proxies."""
+"""What is measured, in groups: one turn of a contender each, in fresh namespaces with fresh
+proxies."""
 import time
 from dataclasses import dataclass
 
