@@ -21,14 +21,14 @@ def summarize(rounds):
     return summary
 
 
-def ratios(rounds, name):
-    """{measure: {ratio, lowest, highest, target, reached}} against Envoy: the median of the ratios
-    of each round, so that a slow minute of the machine weighs on both alike."""
+def ratios(rounds, name, base=YARDSTICK):
+    """{measure: {ratio, lowest, highest, target, reached}} to `base`: the median of the ratios of
+    each round, so that a slow minute of the machine weighs on both alike."""
     found = {}
     for measure in MEASURES:
         pairs = [
-            (values[name][measure.key], values[YARDSTICK][measure.key]) for values in rounds
-            if measure.key in values.get(name, {}) and measure.key in values.get(YARDSTICK, {})]
+            (values[name][measure.key], values[base][measure.key]) for values in rounds
+            if measure.key in values.get(name, {}) and measure.key in values.get(base, {})]
         # What is added over direct can come out below zero in a noisy round.
         shares = [max(mine, 0) / its for mine, its in pairs if its > 0]
         if not shares:
@@ -63,22 +63,25 @@ def number(value):
 
 
 def table(rounds, culverts):
-    """Lines for a terminal of ordinary width: medians (lowest … highest)."""
+    """Lines for a terminal: medians (lowest … highest), every Culvert's ratio to Envoy, and those
+    of its variants to the first."""
     summary = summarize(rounds)
     names = list(rounds[0])
-    compared = {name: ratios(rounds, name) for name in culverts}
-    header = ["", "unit", *names] + [f"{name}/{YARDSTICK}" for name in culverts] + ["target", ""]
-    rows = [header]
+    pairs = [(name, YARDSTICK) for name in culverts] if YARDSTICK in names else []
+    pairs += [(name, culverts[0]) for name in culverts[1:]]
+    compared = {pair: ratios(rounds, *pair) for pair in pairs}
+    rows = [["", "unit", *names, *(f"{name}/{base}" for name, base in pairs), "target", ""]]
     for measure in MEASURES:
         if measure.key not in summary:
             continue
         cells = [_cell(summary[measure.key].get(name)) for name in names]
-        mine = [compared[name].get(measure.key) for name in culverts]
+        found = {pair: compared[pair].get(measure.key) for pair in pairs}
         rows.append(
             [measure.title, measure.unit, *cells]
-            + [f"{ratio['ratio']:.2f}" if ratio else "" for ratio in mine]
-            + [_target(measure), _verdict(mine)])
-    widths = [max(len(row[column]) for row in rows) for column in range(len(header))]
+            + [f"{ratio['ratio']:.2f}" if ratio else "" for ratio in found.values()]
+            + [_target(measure),
+               _verdict([ratio for (_, base), ratio in found.items() if base == YARDSTICK])])
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     return [
         "  ".join(
             cell.ljust(width) if column < 2 else cell.rjust(width)
