@@ -12,7 +12,7 @@ from .identities import Identities
 from .machine import BenchError, environment
 from .picture import picture
 from .report import document, table
-from .rounds import run_rounds
+from .rounds import NOISY_SHARE, run_rounds, worst_disturbance
 from .topology import interruptible, remove_leftovers
 
 
@@ -42,8 +42,6 @@ def _measure(contenders, culverts, options):
     around = environment()
     say(f"Linux {around['kernel']}, {around['processors']} × {around['processor']}, "
         f"TCP {around['congestion_control']}, load {around['load_before']}")
-    if around["load_before"] > 0.5:
-        say("Something else is running here: expect noise.")
     given = {contender.name: contender.given() for contender in contenders}
     for name, facts in given.items():
         say(f"\n{name}")
@@ -61,8 +59,12 @@ def _measure(contenders, culverts, options):
     say()
     say("\n".join(table(rounds, culverts)))
     say("\nMedian (lowest … highest) of the rounds; ratios are medians of the rounds' own ratios.")
+    worst = worst_disturbance(rounds)
+    if worst > NOISY_SHARE:
+        say(f"Others used up to {worst:.0%} of the machine in a turn: these figures are noisy.")
     chosen = {
         "rounds": options.rounds, "seconds": options.seconds, "groups": options.groups,
+        "retakes": options.retakes,
         "idle_connections": options.idle_connections}
     if options.json:
         with open(options.json, "w", encoding="utf-8") as file:

@@ -41,6 +41,10 @@ def parse(arguments=None):
         "--also", action="append", default=[], metavar="NAME=YAML|/DIRECTORY",
         help="a second Culvert, culvert-NAME: with this added to its configuration, or with the "
              "programs in a directory")
+    parser.add_argument(
+        "--retakes", type=int, default=0, metavar="N",
+        help="repeat a turn in which others used more than a tenth of the machine, up to N times, "
+             "and keep the calmest (default: 0)")
     parser.add_argument("--quick", action="store_true", help="1 round, 1 second")
     parser.add_argument("--json", metavar="FILE", help="write all figures")
     parser.add_argument("--svg", metavar="FILE", help="write a bar chart")

@@ -180,6 +180,28 @@ def environment():
     }
 
 
+class Disturbance:
+    """How much of the machine others use, from its making to `share()`: all processor time but our
+    own, and that of the programs we started and that have ended. Includes time stolen by the
+    hypervisor, and packets processed while nobody ran."""
+
+    def __init__(self):
+        self._others, self._all = self._now()
+
+    def share(self):
+        others, everything = self._now()
+        return max(others - self._others, 0) / max(everything - self._all, 0.01)
+
+    @staticmethod
+    def _now():
+        fields = [int(field) / CLOCK_TICKS_PER_SECOND
+                  for field in _first_line("/proc/stat").split()[1:9]]
+        idle = fields[3] + fields[4]
+        ours = sum(usage.ru_utime + usage.ru_stime for usage in (
+            resource.getrusage(resource.RUSAGE_SELF), resource.getrusage(resource.RUSAGE_CHILDREN)))
+        return sum(fields) - idle - ours, sum(fields)
+
+
 def _first_line(path):
     with open(path, encoding="utf-8") as file:
         return file.readline().strip()
