@@ -27,8 +27,8 @@ def run(*command, timeout=COMMAND_TIMEOUT_SECONDS, text=None):
     except subprocess.TimeoutExpired:
         raise BenchError(f"not within {timeout} s: {' '.join(command)}") from None
     if done.returncode != 0:
-        raise BenchError(
-            f"{' '.join(command)}: exit code {done.returncode}\n{done.stderr}{done.stdout}".rstrip())
+        said = (done.stderr + done.stdout).rstrip()
+        raise BenchError(f"{' '.join(command)}: exit code {done.returncode}\n{said}")
     return done.stdout
 
 

@@ -51,8 +51,8 @@ def picture(rounds, environment, options):
         better = "more is better" if more_is_better[key] else "less is better"
         parts += _panel(x, y, heading, unit, better, summary[key])
     parts.append(_text(
-        MARGIN, height - 12, "Bars: median of the rounds; whiskers: lowest and highest. Details and "
-        "what each was given: Docs/PERFORMANCE.md", colour=QUIET, size=11))
+        MARGIN, height - 12, "Bars: median of the rounds; whiskers: lowest and highest. Details "
+        "and what each was given: Docs/PERFORMANCE.md", colour=QUIET, size=11))
     return "\n".join(parts + ["</svg>"]) + "\n"
 
 

@@ -77,7 +77,8 @@ class Envoy(Contender):
     def start_side(self, topology, side, stranger):
         credential = self.setup.identities.get(side, stranger)
         is_client = side == "client"
-        matcher = f'exact: "{IDS["server"]}"' if is_client else f'prefix: "spiffe://{TRUST_DOMAIN}/"'
+        matcher = (
+            f'exact: "{IDS["server"]}"' if is_client else f'prefix: "spiffe://{TRUST_DOMAIN}/"')
         tls = (UPSTREAM if is_client else DOWNSTREAM).format(types=TYPES) + COMMON.format(
             indent=" " * (8 if is_client else 10), group=GROUP, certificate=credential.certificate,
             private_key=credential.private_key, bundle=credential.bundle, matcher=matcher)
