@@ -1,6 +1,7 @@
 internal import CLinux
 internal import CTestSupport
 internal import Foundation
+internal import Net
 package import Testing
 
 /// What this machine can do, found out once by trying it.
@@ -27,6 +28,13 @@ package enum Machine {
     guard ring >= 0 else { return false }
     close(ring)
     return true
+  }()
+
+  /// Whether a connection takes the `tls` upper-layer protocol.
+  package static let hasKernelTLS: Bool = {
+    guard let pair = try? LoopbackPair(.v4) else { return false }
+    let number = pair.client.number
+    return unsafe setsockopt(number, Int32(IPPROTO_TCP), TCP_ULP, "tls", 3) == 0
   }()
 
   /// The soft limit becomes the hard one, for the test and for what it starts.
@@ -96,6 +104,10 @@ extension Trait where Self == ConditionTrait {
 
   package static var needsIOUring: Self {
     .enabled(if: Machine.hasIOUring, "needs io_uring")
+  }
+
+  package static var needsKernelTLS: Self {
+    .enabled(if: Machine.hasKernelTLS, "needs TLS sockets (CONFIG_TLS)")
   }
 
   package static var needsNoIOUring: Self {

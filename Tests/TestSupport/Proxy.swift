@@ -18,6 +18,8 @@ package struct ProxyConfiguration: Sendable {
   /// Key → YAML value of `interception`.
   package var interception: [String: String] = [:]
   package var limits: [String: Int] = [:]
+  /// Key → YAML value of `dataPlane`.
+  package var dataPlane: [String: String] = [:]
   package var workers = 2
   /// Run the proxy under a seccomp filter that answers EPERM to io_uring_setup(2).
   package var refusesIOUring = false
@@ -55,6 +57,9 @@ package struct ProxyConfiguration: Sendable {
     }
     if !limits.isEmpty {
       lines += ["limits:"] + limits.sorted(by: <).map { "  \($0): \($1)" }
+    }
+    if !dataPlane.isEmpty {
+      lines += ["dataPlane:"] + dataPlane.sorted(by: <).map { "  \($0): \($1)" }
     }
     lines += ["workers: \(workers)", "admin:", "  socket: \"\(adminSocket)\""]
     return lines.joined(separator: "\n") + "\n"
@@ -106,8 +111,17 @@ package struct ProxyStatus: Decodable, Sendable {
     package let open: [String: Int]
     package let accepted: Int
     package let refused: [String: Int]
+    package let engines: [String: Int]
 
     package var openCount: Int { open.values.reduce(0, +) }
+  }
+
+  package struct KernelTLS: Decodable, Sendable {
+    package let mode: String
+    package let send: [String]
+    package let receive: [String]
+    package let rekey: Bool
+    package let sendReason: String?
   }
 
   package let version: Int
@@ -120,6 +134,7 @@ package struct ProxyStatus: Decodable, Sendable {
   package let outbound: Direction
   package let identity: Identity
   package let connections: Connections
+  package let kernelTLS: KernelTLS
   package let draining: Bool
 }
 
