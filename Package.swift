@@ -102,7 +102,7 @@ let package = Package(
     .target(name: "AllocationCounter", path: "Tests/AllocationCounter"),
     tests(
       "AllocationTests",
-      ["AllocationCounter", "CLinux", "DataPlane", "Net", "RelaySupport", "TLS"]),
+      ["AllocationCounter", "DataPlane", "Identity", "Net", "RelaySupport", "TLS"]),
     tests("TLSTests", ["COpenSSL", "Identity", "TLS"]),
     tests("SniffTests", ["Sniff"]),
     tests("ConfigurationTests", ["Configuration", "Identity", "Net", "Policy"]),

@@ -16,8 +16,12 @@ import Foundation
 
   deinit { unsafe culvert_allocation_counter_free(counter) }
 
-  /// The calling thread is followed until it ends.
-  func follow() { unsafe culvert_allocation_counter_follow(counter) }
+  /// The calling thread is followed while the body runs.
+  func follow(_ body: () throws -> Void) rethrows {
+    unsafe culvert_allocation_counter_follow(counter)
+    defer { culvert_allocation_counter_follow(nil) }
+    try body()
+  }
 
   func start() { unsafe culvert_allocation_counter_set(counter, 1) }
 
@@ -26,6 +30,9 @@ import Foundation
     unsafe culvert_allocation_counter_set(counter, 0)
     return unsafe culvert_allocation_counter_count(counter)
   }
+
+  /// Bytes taken since the start and not given back, the allocator's own included.
+  var bytes: Int { unsafe culvert_allocation_counter_bytes(counter) }
 
   /// Where the first ones were made, on the standard error.
   func printPlaces() { unsafe culvert_allocation_counter_print(counter, STDERR_FILENO) }

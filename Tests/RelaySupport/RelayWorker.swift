@@ -37,11 +37,12 @@
 
     /// Runs a body with the connections, then stops the worker.
     ///
-    /// - Parameter onThread: called on the worker's thread before anything is relayed.
+    /// - Parameter around: called on the worker's thread to run the worker.
     /// - Returns: the records of the connections, in the order of their ends.
     @discardableResult
     static func run(
-      _ backend: BackendKind, _ plan: RelayPlan, onThread: @escaping @Sendable () -> Void = {},
+      _ backend: BackendKind, _ plan: RelayPlan,
+      around: @escaping @Sendable (() -> Void) -> Void = { $0() },
       _ body: ([RelayedConnection]) throws -> Void
     ) throws -> [ConnectionRecord] {
       var connections: [RelayedConnection] = []
@@ -51,7 +52,7 @@
         connections.append(connection)
         seats.append(seat)
       }
-      let worker = try RelayWorker(backend, plan, seats, onThread)
+      let worker = try RelayWorker(backend, plan, seats, around)
       do {
         try body(connections)
       } catch {
@@ -64,17 +65,18 @@
 
     private init(
       _ backend: BackendKind, _ plan: RelayPlan, _ seats: [Seat],
-      _ onThread: @escaping @Sendable () -> Void
+      _ around: @escaping @Sendable (() -> Void) -> Void
     ) throws {
       link = try WorkerLink()
       shared = try SharedState()
       let seed = try Self.seed(link, shared, backend)
       let ended = ended
       Thread.detachNewThread {
-        onThread()
-        switch backend {
-        case .ioUring: relay(seed, Uring.self, seats, plan)
-        case .epoll: relay(seed, Epoll.self, seats, plan)
+        around {
+          switch backend {
+          case .ioUring: relay(seed, Uring.self, seats, plan)
+          case .epoll: relay(seed, Epoll.self, seats, plan)
+          }
         }
         ended.signal()
       }

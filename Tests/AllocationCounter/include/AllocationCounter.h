@@ -23,6 +23,9 @@ void culvert_allocation_counter_set(struct culvert_allocation_counter *counter, 
 /// Allocations counted so far; from any thread.
 long culvert_allocation_counter_count(const struct culvert_allocation_counter *counter);
 
+/// Bytes that the followed thread took less those it gave back, the allocator's own included.
+long culvert_allocation_counter_bytes(const struct culvert_allocation_counter *counter);
+
 /// Writes where the first counted allocations were made, as return addresses to be looked up with
 /// llvm-symbolizer.
 void culvert_allocation_counter_print(const struct culvert_allocation_counter *counter,
