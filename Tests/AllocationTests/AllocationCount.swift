@@ -17,10 +17,10 @@ import Foundation
   deinit { unsafe culvert_allocation_counter_free(counter) }
 
   /// The calling thread is followed while the body runs.
-  func follow(_ body: () throws -> Void) rethrows {
+  func follow(_ body: () -> Void) {
     unsafe culvert_allocation_counter_follow(counter)
-    defer { culvert_allocation_counter_follow(nil) }
-    try body()
+    body()
+    culvert_allocation_counter_follow(nil)
   }
 
   func start() { unsafe culvert_allocation_counter_set(counter, 1) }

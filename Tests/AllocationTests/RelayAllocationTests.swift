@@ -38,7 +38,7 @@ struct RelayAllocationTests {
   @Test(arguments: [BackendKind.epoll])
   func aColdWorkerIsSeenAllocating(backend: BackendKind) throws {
     let count = AllocationCount()
-    try RelayWorker.run(backend, RelayPlan(suite: .aes128GCM), around: { count.follow($0) }) {
+    try RelayWorker.run(backend, RelayPlan(suite: .aes128GCM), around: count.follow) {
       count.start()
       try Self.pass([UInt8](repeating: 7, count: 100), $0[0], times: 1)
     }
@@ -72,7 +72,7 @@ struct RelayAllocationTests {
   ) throws {
     let count = AllocationCount()
     var allocations = 0
-    try RelayWorker.run(backend, plan, around: { count.follow($0) }) { connections in
+    try RelayWorker.run(backend, plan, around: count.follow) { connections in
       try Self.warm(connections)
       try body(connections)
       count.start()
