@@ -3,10 +3,10 @@ import Net
 import Testing
 
 @testable import DataPlane
+@testable import RelaySupport
 @testable import TLS
 
-/// What an idle connection costs inside the process, measured on a worker's own parts without
-/// sockets.
+/// What an idle connection costs inside the process, apart from the kernel's sockets.
 @Suite(.enabled(if: AllocationCount.isPossible, "needs an allocator without a sanitizer"))
 struct IdleMemoryTests {
   static let connections = 10_000
@@ -31,6 +31,51 @@ struct IdleMemoryTests {
     // It measures something: each has at least its slot and its keys.
     #expect(
       bytes >= MemoryLayout<Connection>.stride + MemoryLayout<RecordLayer>.stride)
+  }
+
+  static let ioUring: Comment = "needs io_uring of Linux 6.1"
+  static var hasIOUring: Bool { Uring.probe() == nil }
+
+  @Test(.enabled(if: hasIOUring, ioUring))
+  func ioUringKeepsLittleOfAnIdleConnection() throws {
+    try keepsLittle(.ioUring, maximum: Self.bytesPerConnectionMaximum)
+  }
+
+  /// Its list has a place for every descriptor number, and half of those are the test's own here.
+  @Test func epollKeepsLittleOfAnIdleConnection() throws {
+    try keepsLittle(.epoll, maximum: 2 * Self.bytesPerConnectionMaximum)
+  }
+
+  /// With real sockets and after data in both directions: the worker's whole heap, less what it
+  /// needs for one connection.
+  private func keepsLittle(_ backend: BackendKind, maximum: Int) throws {
+    // Four descriptors each; a soft limit of 1024 is usual.
+    let connections = 200
+    let one = try bytesAfterRelaying(backend, connections: 1)
+    let all = try bytesAfterRelaying(backend, connections: connections)
+    let bytes = (all - one) / (connections - 1) + MemoryLayout<RecordLayer>.stride
+    #expect(bytes <= maximum)
+    #expect(bytes >= MemoryLayout<Connection>.stride)
+  }
+
+  private func bytesAfterRelaying(_ backend: BackendKind, connections: Int) throws -> Int {
+    let count = AllocationCount()
+    let chunk = [UInt8](repeating: 1, count: 20_000)
+    var bytes = 0
+    count.start()
+    let plan = RelayPlan(suite: .aes128GCM, connections: connections)
+    try RelayWorker.run(backend, plan, around: count.follow) { connections in
+      for connection in connections {
+        let wire = try #require(connection.peer).data(chunk)
+        try connection.tls.sendAlone(Array(wire[..<10_000]))
+        try connection.tls.send(Array(wire[10_000...]))
+        try connection.plain.receive(bytes: chunk.count)
+        try connection.plain.send(chunk)
+        try connection.receiveFromTLS("the echo") { $0.count >= chunk.count }
+      }
+      bytes = count.bytes
+    }
+    return bytes
   }
 
   /// Of a worker, what a connection takes room in.
