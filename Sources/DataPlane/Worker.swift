@@ -32,8 +32,13 @@ struct Worker<IO: Backend & ~Copyable>: ~Copyable {
   /// Room for whatever one receive buffer can turn into: 64 KiB sealed, or opened by OpenSSL
   /// together with a held record.
   static var sendBufferBytes: Int { 96 * 1024 }
+  static var largeReceiveBufferBytes: Int { 256 * 1024 }
+  static var largeSendBufferBytes: Int { 260 * 1024 }
+  /// Both directions of as many bulk connections at a time; more take the usual buffers.
+  static var largeBufferLimit: Int { 128 }
+  static var fullReceivesBeforeLarge: UInt8 { 2 }
   /// A relayed connection has at most one send in flight per direction, each with one buffer.
-  static func bufferLimit(slots: Int) -> Int { min(2 * slots + 64, Int(UInt16.max)) }
+  static func bufferLimit(slots: Int) -> Int { min(2 * slots + 64, BufferPools.usualMaximum) }
   static var connectionCountMask: UInt64 { 1 << 30 - 1 }
   static var acceptRetryNanoseconds: UInt64 { 100_000_000 }
   static var receiveRetryNanoseconds: UInt64 { 5_000_000 }
@@ -45,7 +50,7 @@ struct Worker<IO: Backend & ~Copyable>: ~Copyable {
   var io: IO
   var slab: Slab
   var deadlines = DeadlineHeap()
-  var sendBuffers: BufferPool
+  var sendBuffers: BufferPools
   var blocks = BlockCache()
   var ciphers: CipherContexts
   var layers = RecordLayerPool()
@@ -76,7 +81,9 @@ struct Worker<IO: Backend & ~Copyable>: ~Copyable {
     namespaces = seed.namespaces
     listeners = seed.takeListeners().map { ListenerSlot(listener: $0) }
     firstID = seed.firstID
-    sendBuffers = BufferPool(bufferBytes: Self.sendBufferBytes, limit: limit)
+    sendBuffers = BufferPools(
+      usual: BufferPool(bufferBytes: Self.sendBufferBytes, limit: limit),
+      large: BufferPool(bufferBytes: Self.largeSendBufferBytes, limit: Self.largeBufferLimit))
     slab = Slab(limit: seed.slotLimit)
   }
 
@@ -91,8 +98,12 @@ struct Worker<IO: Backend & ~Copyable>: ~Copyable {
   private static func makeIO(_ limit: Int) throws(DataPlaneError) -> IO {
     do throws(Errno) {
       return try IO(
-        BufferPool(
-          bufferBytes: receiveBufferBytes, headroomBytes: receiveHeadroomBytes, limit: limit))
+        BufferPools(
+          usual: BufferPool(
+            bufferBytes: receiveBufferBytes, headroomBytes: receiveHeadroomBytes, limit: limit),
+          large: BufferPool(
+            bufferBytes: largeReceiveBufferBytes, headroomBytes: receiveHeadroomBytes,
+            limit: largeBufferLimit)))
     } catch {
       throw DataPlaneError(description: "no ring: \(error)")
     }
@@ -180,7 +191,7 @@ extension Worker where IO: ~Copyable {
       guard let handle = slab.find(token) else { continue }
       let side: Side = token.operation == .receiveClient ? .client : .server
       if handle.it.state == .relaying {
-        pump(handle, from: side)
+        relayOn(handle, from: side)
       } else {
         startReceive(handle, side)
       }

@@ -48,6 +48,18 @@ package enum Socket {
     }
   }
 
+  /// Chooses Reno, which every kernel has and every process may choose, for a leg that stays inside
+  /// the namespace: there is no congestion on loopback, and a default such as BBR would pace every
+  /// segment by a timer (tcp(7), TCP_CONGESTION).
+  package static func setNoPacing(_ descriptor: Int32) throws(Errno) {
+    let name: StaticString = "reno"
+    try Errno.check {
+      unsafe setsockopt(
+        descriptor, Int32(IPPROTO_TCP), TCP_CONGESTION, name.utf8Start,
+        socklen_t(name.utf8CodeUnitCount))
+    }
+  }
+
   /// Keeps a connection's path alive and finds a dead peer; there is no idle timeout.
   package static func setKeepAlive(_ descriptor: Int32) throws(Errno) {
     try setOption(descriptor, level: SOL_SOCKET, SO_KEEPALIVE, 1)

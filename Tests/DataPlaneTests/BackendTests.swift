@@ -58,12 +58,18 @@ import Testing
     throw NothingCame()
   }
 
+  private static func buffers(limit: Int) -> BufferPools {
+    BufferPools(
+      usual: BufferPool(bufferBytes: 4096, limit: limit),
+      large: BufferPool(bufferBytes: 8192, limit: limit))
+  }
+
   private func contract<IO: Backend & ~Copyable>(_ type: IO.Type) throws {
-    var io = try IO(BufferPool(bufferBytes: 4096, limit: 64))
+    var io = try IO(Self.buffers(limit: 64))
     let pair = try makePair(IO.socketFlags)
     let near = pair.near.number
     let far = pair.far.number
-    io.receive(near, limit: 0, token(.receiveClient))
+    io.receive(near, .usual, limit: 0, token(.receiveClient))
     let text = Array("a few bytes".utf8)
     try unsafe text.withUnsafeBytes { bytes in
       unsafe io.send(far, bytes, token(.sendServer))
@@ -87,22 +93,22 @@ import Testing
     #expect(readable.token == token(.pollClient))
     #expect(readable.result & Int32(POLLIN) != 0)
 
-    io.receive(near, limit: 0, token(.receiveClient))
+    io.receive(near, .usual, limit: 0, token(.receiveClient))
     let last = try complete(&io)
     io.recycle(buffer: last.buffer)
-    io.receive(near, limit: 0, token(.receiveClient))
+    io.receive(near, .usual, limit: 0, token(.receiveClient))
     _ = shutdown(far, Int32(SHUT_WR))
     let end = try complete(&io)
     #expect(end.result == 0)
-    let hasFreeBuffer = io.hasFreeBuffer
+    let hasFreeBuffer = io.hasFreeBuffer(.usual)
     #expect(hasFreeBuffer)
   }
 
   private func cancellation<IO: Backend & ~Copyable>(_ type: IO.Type) throws {
-    var io = try IO(BufferPool(bufferBytes: 4096, limit: 64))
+    var io = try IO(Self.buffers(limit: 64))
     let pair = try makePair(IO.socketFlags)
     let near = pair.near.number
-    io.receive(near, limit: 0, token(.receiveClient))
+    io.receive(near, .usual, limit: 0, token(.receiveClient))
     io.poll(near, events: Int16(POLLIN), token(.pollClient))
     // The operations are under way before they are cancelled.
     let now = Clock.monotonicNanoseconds()
@@ -122,7 +128,7 @@ import Testing
   }
 
   private func connecting<IO: Backend & ~Copyable>(_ type: IO.Type) throws {
-    var io = try IO(BufferPool(bufferBytes: 4096, limit: 64))
+    var io = try IO(Self.buffers(limit: 64))
     let listener = try Socket.listener(
       on: SocketAddress(.loopbackV4, port: 0), backlog: 64, flags: IO.socketFlags)
     let address = try Socket.localAddress(listener.number)
@@ -158,10 +164,10 @@ import Testing
   }
 
   private func reuse<IO: Backend & ~Copyable>(_ type: IO.Type) throws {
-    var io = try IO(BufferPool(bufferBytes: 4096, limit: 64))
+    var io = try IO(Self.buffers(limit: 64))
     let first = try makePair(IO.socketFlags)
     let number = first.near.number
-    io.receive(number, limit: 0, token(.receiveClient))
+    io.receive(number, .usual, limit: 0, token(.receiveClient))
     io.cancel(number, token(.receiveClient))
     let cancelled = try complete(&io)
     #expect(cancelled.result == -ECANCELED)
@@ -169,7 +175,7 @@ import Testing
     // dup2(2) puts another socket under the same number.
     let second = try makePair(IO.socketFlags)
     try Errno.check { dup2(second.near.number, number) }
-    io.receive(number, limit: 0, token(.receiveServer))
+    io.receive(number, .usual, limit: 0, token(.receiveServer))
     let now = Clock.monotonicNanoseconds()
     io.wait(until: now, now: now)
     let isWaiting = io.next() == nil

@@ -54,6 +54,8 @@ struct Leg {
   /// Close the descriptor as soon as nothing is in flight.
   var isClosing = false
   var isConnected = false
+  /// Receives in a row that filled their buffer.
+  var fullReceives: UInt8 = 0
   /// Its FIN (plain) or close_notify (TLS) has come.
   var hasEnded = false
   /// How far our own FIN or close_notify to it is.

@@ -18,6 +18,7 @@ extension Worker where IO: ~Copyable {
       try Socket.setNoDelay(server.number)
       try Socket.setKeepAlive(server.number)
       if let local {
+        try Socket.setNoPacing(server.number)
         try Socket.setBindAddressNoPort(server.number)
         let source = SocketAddress(local.address, port: 0, scopeID: local.scopeID)
         try Socket.bind(server.number, to: source)

@@ -21,6 +21,8 @@ final class Listener: Sendable {
   ) throws(Errno) {
     descriptor = try Socket.listener(on: address, backlog: Self.backlog, flags: flags)
     try Socket.setMark(descriptor.number, mark)
+    // Accepted sockets inherit it. Only the namespace's own applications come in here.
+    if direction == .outbound { try Socket.setNoPacing(descriptor.number) }
     self.direction = direction
     self.address = address
     self.namespace = namespace

@@ -8,11 +8,21 @@ extension Worker where IO: ~Copyable {
   mutating func seal(_ handle: Handle, to side: Side, buffer: Int32, count: Int) {
     considerKernel(handle)
     if handle.it.sendMessage != nil {
+      handle.it[side.other].receivedBytes += UInt64(count)
       handle.it[side].outgoing = Outgoing(
         storage: .receiveBuffer, buffer: buffer, offset: 0, end: count)
       return startSend(handle, side)
     }
-    guard var output = takeOutput(handle, to: side) else { return io.recycle(buffer: buffer) }
+    let size = BufferPools.size(of: buffer)
+    if size == .large, !sendBuffers.hasFree(.large) {
+      // So many bulk connections are stalled: this one waits until another moves.
+      handle.it[side.other].waiting = (buffer, Int32(count))
+      return starve(handle, side.other)
+    }
+    guard var output = takeOutput(handle, to: side, size) else {
+      return io.recycle(buffer: buffer)
+    }
+    handle.it[side.other].receivedBytes += UInt64(count)
     let bytes = unsafe UnsafeRawBufferPointer(start: io.memory(ofBuffer: buffer), count: count)
     let isSealed: Bool
     if let layer = unsafe handle.it.records {

@@ -18,10 +18,30 @@ extension Worker where IO: ~Copyable {
     handle.it[side].isReceiving = true
     handle.it[side].inFlight += 1
     let descriptor = handle.it[side].descriptor
+    let size = receiveSize(handle, side)
     if side == handle.it.tlsSide, let message = handle.it.receiveMessage {
-      io.receive(descriptor, message, handle.token(side.receive))
+      io.receive(descriptor, size, message, handle.token(side.receive))
     } else {
-      io.receive(descriptor, limit: limit, handle.token(side.receive))
+      io.receive(descriptor, size, limit: limit, handle.token(side.receive))
+    }
+  }
+
+  /// A leg that keeps filling buffers gets larger ones: fewer system calls for as many bytes.
+  private func receiveSize(_ handle: Handle, _ side: Side) -> BufferSize {
+    handle.it[side].fullReceives >= Self.fullReceivesBeforeLarge ? .large : .usual
+  }
+
+  /// Counts what says whether the leg's buffers should be larger.
+  mutating func noteReceived(_ handle: Handle, _ side: Side, _ completion: Completion) {
+    guard completion.result > 0 else { return }
+    if Int(completion.result) >= Self.receiveBufferBytes {
+      // OpenSSL's stream takes what a usual buffer holds, and no more.
+      let isStream = unsafe handle.it.tlsSide != nil && handle.it.records == nil
+      if !isStream, handle.it[side].fullReceives < Self.fullReceivesBeforeLarge {
+        handle.it[side].fullReceives += 1
+      }
+    } else {
+      handle.it[side].fullReceives = 0
     }
   }
 
@@ -71,20 +91,22 @@ extension Worker where IO: ~Copyable {
   // MARK: Buffers
 
   /// A send buffer to write records into that go to `side`; nil if the connection had to be refused.
-  mutating func takeOutput(_ handle: Handle, to side: Side) -> Output? {
+  mutating func takeOutput(
+    _ handle: Handle, to side: Side, _ size: BufferSize = .usual
+  ) -> Output? {
     if handle.it[side].isSending, let session = unsafe handle.it.session {
       // Never written to: the capacity is 0.
       let base = UnsafeMutableRawPointer(session)
       return unsafe Output(buffer: -1, window: OutputWindow(base: base, capacity: 0))
     }
-    guard let buffer = sendBuffers.acquire() else {
+    guard let buffer = sendBuffers.acquire(size) else {
       refuse(handle, .relayMemoryLimit)
       return nil
     }
     return unsafe Output(
       buffer: buffer,
       window: OutputWindow(
-        base: sendBuffers.memory(buffer), capacity: Self.sendBufferBytes))
+        base: sendBuffers.memory(buffer), capacity: sendBuffers.bufferBytes(of: buffer)))
   }
 
   /// Sends what was written, or gives the buffer back if nothing was.

@@ -61,6 +61,7 @@ extension Worker where IO: ~Copyable {
   mutating func receiveCompleted(_ side: Side, _ completion: Completion) {
     guard let handle = landed(completion, side) else { return }
     handle.it[side].isReceiving = false
+    noteReceived(handle, side, completion)
     if completion.result <= 0, completion.buffer >= 0 { io.recycle(buffer: completion.buffer) }
     if completion.result == -ENOBUFS { return receiveFoundNoBuffer(handle, side) }
     switch handle.it.state {
@@ -80,10 +81,14 @@ extension Worker where IO: ~Copyable {
     }
   }
 
-  /// With buffers left this was a burst larger than what the kernel had been given: try again at
+  /// A leg that waits for a large buffer takes a usual one. With buffers left this was a burst larger than what the kernel had been given: try again at
   /// once. Without, wait for some to come back.
   private mutating func receiveFoundNoBuffer(_ handle: Handle, _ side: Side) {
-    if io.hasFreeBuffer { startReceive(handle, side) } else { starve(handle, side) }
+    if handle.it[side].fullReceives >= Self.fullReceivesBeforeLarge {
+      handle.it[side].fullReceives = 0
+      return startReceive(handle, side)
+    }
+    if io.hasFreeBuffer(.usual) { startReceive(handle, side) } else { starve(handle, side) }
   }
 
   private mutating func relayReceived(_ handle: Handle, _ side: Side, _ completion: Completion) {
@@ -117,7 +122,6 @@ extension Worker where IO: ~Copyable {
     if handle.it.tlsSide == side {
       open(handle, side, buffer: buffer, count: count)
     } else if handle.it.tlsSide == side.other {
-      handle.it[side].receivedBytes += UInt64(count)
       seal(handle, to: side.other, buffer: buffer, count: count)
     } else {
       handle.it[side].receivedBytes += UInt64(count)
@@ -160,7 +164,8 @@ extension Worker where IO: ~Copyable {
   }
 
   /// The other leg is free again: what waits goes first, then the source's end, then more of it.
-  private mutating func relayOn(_ handle: Handle, from side: Side) {
+  mutating func relayOn(_ handle: Handle, from side: Side) {
+    guard !handle.it[side.other].isSending else { return }
     let waiting = handle.it[side].waiting
     if waiting.buffer >= 0 {
       handle.it[side].waiting = (-1, 0)

@@ -54,7 +54,7 @@ struct Completion {
 /// completion with that token, also when it was cancelled (`ECANCELED`). Accepting is multishot. A
 /// descriptor may be closed only when each of its operations has completed.
 protocol Backend: ~Copyable {
-  init(_ buffers: consuming BufferPool) throws(Errno)
+  init(_ buffers: consuming BufferPools) throws(Errno)
 
   /// Flags a socket is made with: io_uring never waits on an O_NONBLOCK socket but answers EAGAIN,
   /// epoll must not block.
@@ -64,10 +64,13 @@ protocol Backend: ~Copyable {
   /// Receives into a buffer of the pool's choice; a waiting receive holds no buffer. `ENOBUFS`
   /// means the pool is at its limit.
   ///
-  /// - Parameter limit: the most bytes to take; 0 is whatever the buffer holds.
-  mutating func receive(_ descriptor: Int32, limit: Int, _ token: Token)
+  /// - Parameters:
+  ///   - size: of the buffer.
+  ///   - limit: the most bytes to take; 0 is whatever the buffer holds.
+  mutating func receive(_ descriptor: Int32, _ size: BufferSize, limit: Int, _ token: Token)
   /// The same from a kTLS socket: records of one type, which is in `message` at completion.
-  mutating func receive(_ descriptor: Int32, _ message: KernelMessage, _ token: Token)
+  mutating func receive(
+    _ descriptor: Int32, _ size: BufferSize, _ message: KernelMessage, _ token: Token)
   /// Sends, possibly less than asked for. The bytes must stay where they are until completion.
   mutating func send(_ descriptor: Int32, _ bytes: UnsafeRawBufferPointer, _ token: Token)
   /// The same to a kTLS socket; the bytes and record type are those of `message`.
@@ -90,6 +93,6 @@ protocol Backend: ~Copyable {
   /// The receive buffer's memory; valid until it is recycled.
   func memory(ofBuffer identifier: Int32) -> UnsafeMutableRawPointer
   mutating func recycle(buffer identifier: Int32)
-  /// Whether a receive could find a buffer now.
-  var hasFreeBuffer: Bool { get }
+  /// Whether a receive could find a buffer of this size now.
+  func hasFreeBuffer(_ size: BufferSize) -> Bool
 }

@@ -18,6 +18,7 @@ internal import Net
     var registered = false
     var accepting: Token?
     var receiving: Token?
+    var receiveSize = BufferSize.usual
     var receiveLimit = 0
     var receiveMessage: KernelMessage?
     var sending: Token?
@@ -51,7 +52,7 @@ internal import Net
   }
 
   private let epoll: Descriptor
-  private var buffers: BufferPool
+  private var buffers: BufferPools
   /// Indexed by descriptor.
   private var interests: [Interest] = []
   /// Descriptors with an operation not yet tried.
@@ -61,7 +62,7 @@ internal import Net
   private var doneIndex = 0
   private var events: UnsafeMutablePointer<epoll_event>
 
-  init(_ buffers: consuming BufferPool) throws(Errno) {
+  init(_ buffers: consuming BufferPools) throws(Errno) {
     epoll = Descriptor(owning: try Errno.check { epoll_create1(Int32(EPOLL_CLOEXEC)) })
     self.buffers = buffers
     unsafe events = .allocate(capacity: Self.eventsPerWait)
@@ -82,17 +83,21 @@ internal import Net
     start(listener) { $0.accepting = token }
   }
 
-  mutating func receive(_ descriptor: Int32, limit: Int, _ token: Token) {
+  mutating func receive(_ descriptor: Int32, _ size: BufferSize, limit: Int, _ token: Token) {
     start(descriptor) {
       $0.receiving = token
+      $0.receiveSize = size
       $0.receiveLimit = limit
       $0.receiveMessage = nil
     }
   }
 
-  mutating func receive(_ descriptor: Int32, _ message: KernelMessage, _ token: Token) {
+  mutating func receive(
+    _ descriptor: Int32, _ size: BufferSize, _ message: KernelMessage, _ token: Token
+  ) {
     start(descriptor) {
       $0.receiving = token
+      $0.receiveSize = size
       $0.receiveMessage = message
     }
   }
@@ -236,7 +241,8 @@ internal import Net
 
   private mutating func attemptReceive(_ descriptor: Int32) {
     guard let token = interests[Int(descriptor)].receiving else { return }
-    guard let buffer = buffers.acquire() else {
+    let size = interests[Int(descriptor)].receiveSize
+    guard let buffer = buffers.acquire(size) else {
       interests[Int(descriptor)].receiving = nil
       finish(token, -ENOBUFS)
       return
@@ -245,10 +251,10 @@ internal import Net
     let limit = interests[Int(descriptor)].receiveLimit
     let count: Int
     if let message = interests[Int(descriptor)].receiveMessage {
-      unsafe message.prepareToReceive(memory, buffers.bufferBytes)
+      unsafe message.prepareToReceive(memory, buffers.bufferBytes(size))
       count = unsafe recvmsg(descriptor, message.header, 0)
     } else {
-      let most = limit > 0 ? min(limit, buffers.bufferBytes) : buffers.bufferBytes
+      let most = limit > 0 ? min(limit, buffers.bufferBytes(size)) : buffers.bufferBytes(size)
       count = unsafe recv(descriptor, memory, most, 0)
     }
     if count > 0 {
@@ -306,5 +312,5 @@ internal import Net
 
   mutating func recycle(buffer identifier: Int32) { buffers.release(identifier) }
 
-  var hasFreeBuffer: Bool { buffers.hasFree }
+  func hasFreeBuffer(_ size: BufferSize) -> Bool { buffers.hasFree(size) }
 }

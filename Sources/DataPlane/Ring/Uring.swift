@@ -12,7 +12,7 @@ internal import Net
   static let completionEntries: UInt32 = 8192
   /// Receive buffers the kernel may choose from; few, so that they stay in the cache.
   static let publishedBuffers = 32
-  static let bufferGroup: UInt16 = 0
+  static let publishedLargeBuffers = 4
   static let features =
     IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_DEFER_TASKRUN | IORING_SETUP_SUBMIT_ALL
     | IORING_SETUP_CQSIZE | IORING_SETUP_R_DISABLED
@@ -23,29 +23,29 @@ internal import Net
 
   /// Owned; liburing keeps pointers into it, so it has one address for its whole life.
   private let ring: UnsafeMutablePointer<io_uring>
-  private let bufferRing: UnsafeMutablePointer<io_uring_buf_ring>
-  private var buffers: BufferPool
-  private var published = 0
+  private var buffers: BufferPools
+  private var usual: BufferGroup
+  private var large: BufferGroup
   private let addresses: UnsafeMutablePointer<sockaddr_storage>
   private var nextAddress = 0
   private let batch: UnsafeMutablePointer<UnsafeMutablePointer<io_uring_cqe>?>
   private var batchCount: UInt32 = 0
   private var batchIndex: UInt32 = 0
 
-  init(_ buffers: consuming BufferPool) throws(Errno) {
-    unsafe (ring, bufferRing) = try unsafe Self.open()
+  init(_ buffers: consuming BufferPools) throws(Errno) {
+    unsafe (ring, usual, large) = try unsafe Self.open()
     self.buffers = buffers
     unsafe batch = .allocate(capacity: Int(Self.completionEntries))
     unsafe addresses = .allocate(capacity: Int(Self.submissionEntries))
-    while published < Self.publishedBuffers, let identifier = self.buffers.acquire() {
-      publish(identifier)
-    }
+    usual.fill(from: &self.buffers)
+    large.fill(from: &self.buffers)
   }
 
   deinit {
     unsafe io_uring_queue_exit(ring)
     unsafe ring.deallocate()
-    unsafe free(bufferRing)
+    usual.deallocate()
+    large.deallocate()
     unsafe batch.deallocate()
     unsafe addresses.deallocate()
   }
@@ -53,7 +53,10 @@ internal import Net
   /// Tries the same set-up the workers use.
   static func probe() -> Errno? {
     do throws(Errno) {
-      _ = try Uring(BufferPool(bufferBytes: 4096, limit: 1))
+      _ = try Uring(
+        BufferPools(
+          usual: BufferPool(bufferBytes: 4096, limit: 1),
+          large: BufferPool(bufferBytes: 4096, limit: 1)))
       return nil
     } catch {
       return error
@@ -61,7 +64,7 @@ internal import Net
   }
 
   private static func open() throws(Errno) -> (
-    UnsafeMutablePointer<io_uring>, UnsafeMutablePointer<io_uring_buf_ring>
+    UnsafeMutablePointer<io_uring>, BufferGroup, BufferGroup
   ) {
     let ring = UnsafeMutablePointer<io_uring>.allocate(capacity: 1)
     unsafe ring.initialize(to: io_uring())
@@ -71,18 +74,16 @@ internal import Net
       unsafe ring.deallocate()
       throw error
     }
+    var groups: [BufferGroup] = []
     do throws(Errno) {
-      let bufferRing = try unsafe registerBufferRing(ring)
-      do throws(Errno) {
-        try unsafe restrictAndEnable(ring)
-      } catch {
-        unsafe free(bufferRing)
-        throw error
-      }
-      return unsafe (ring, bufferRing)
+      groups.append(try unsafe BufferGroup(.usual, entries: publishedBuffers, on: ring))
+      groups.append(try unsafe BufferGroup(.large, entries: publishedLargeBuffers, on: ring))
+      try unsafe restrictAndEnable(ring)
+      return unsafe (ring, groups[0], groups[1])
     } catch {
       unsafe io_uring_queue_exit(ring)
       unsafe ring.deallocate()
+      for group in groups { group.deallocate() }
       throw error
     }
   }
@@ -93,27 +94,6 @@ internal import Net
     parameters.cq_entries = completionEntries
     let result = unsafe io_uring_queue_init_params(submissionEntries, ring, &parameters)
     guard result == 0 else { throw Errno(-result) }
-  }
-
-  private static func registerBufferRing(
-    _ ring: UnsafeMutablePointer<io_uring>
-  ) throws(Errno) -> UnsafeMutablePointer<io_uring_buf_ring> {
-    let entries = publishedBuffers
-    var memory: UnsafeMutableRawPointer?
-    let status = unsafe posix_memalign(&memory, 4096, entries * MemoryLayout<io_uring_buf>.stride)
-    guard status == 0, let memory = unsafe memory else { throw Errno(ENOMEM) }
-    let bufferRing = unsafe memory.bindMemory(to: io_uring_buf_ring.self, capacity: 1)
-    var registration = io_uring_buf_reg()
-    registration.ring_addr = UInt64(UInt(bitPattern: memory))
-    registration.ring_entries = UInt32(entries)
-    registration.bgid = bufferGroup
-    let result = unsafe io_uring_register_buf_ring(ring, &registration, 0)
-    guard result == 0 else {
-      unsafe free(memory)
-      throw Errno(-result)
-    }
-    unsafe io_uring_buf_ring_init(bufferRing)
-    return unsafe bufferRing
   }
 
   private static func restrictAndEnable(_ ring: UnsafeMutablePointer<io_uring>) throws(Errno) {
@@ -174,20 +154,22 @@ internal import Net
     unsafe entry.pointee.user_data = token.bits
   }
 
-  mutating func receive(_ descriptor: Int32, limit: Int, _ token: Token) {
+  mutating func receive(_ descriptor: Int32, _ size: BufferSize, limit: Int, _ token: Token) {
     let entry = unsafe entry()
     unsafe io_uring_prep_recv(entry, descriptor, nil, limit, 0)
     unsafe entry.pointee.flags = UInt8(culvert_IOSQE_BUFFER_SELECT)
-    unsafe entry.pointee.buf_group = Self.bufferGroup
+    unsafe entry.pointee.buf_group = UInt16(size.rawValue)
     unsafe entry.pointee.user_data = token.bits
   }
 
-  mutating func receive(_ descriptor: Int32, _ message: KernelMessage, _ token: Token) {
+  mutating func receive(
+    _ descriptor: Int32, _ size: BufferSize, _ message: KernelMessage, _ token: Token
+  ) {
     let entry = unsafe entry()
-    unsafe message.prepareToReceive(nil, buffers.bufferBytes)
+    unsafe message.prepareToReceive(nil, buffers.bufferBytes(size))
     unsafe io_uring_prep_recvmsg(entry, descriptor, message.header, 0)
     unsafe entry.pointee.flags = UInt8(culvert_IOSQE_BUFFER_SELECT)
-    unsafe entry.pointee.buf_group = Self.bufferGroup
+    unsafe entry.pointee.buf_group = UInt16(size.rawValue)
     unsafe entry.pointee.user_data = token.bits
   }
 
@@ -245,7 +227,7 @@ internal import Net
         more: entry.pointee.flags & UInt32(IORING_CQE_F_MORE) != 0)
       unsafe io_uring_cq_advance(ring, 1)
       batchIndex += 1
-      if completion.buffer >= 0 { replace() }
+      if completion.buffer >= 0 { replace(completion.buffer) }
       if completion.token.operation == .cancel { continue }
       return completion
     }
@@ -263,26 +245,75 @@ internal import Net
   }
 
   mutating func recycle(buffer identifier: Int32) {
-    if published < Self.publishedBuffers {
-      publish(identifier)
-    } else {
-      buffers.release(identifier)
+    let isWanted =
+      BufferPools.size(of: identifier) == .usual
+      ? usual.publish(identifier, of: buffers) : large.publish(identifier, of: buffers)
+    if !isWanted { buffers.release(identifier) }
+  }
+
+  func hasFreeBuffer(_ size: BufferSize) -> Bool {
+    size == .usual ? usual.published > 0 : large.published > 0
+  }
+
+  /// The kernel has taken one buffer: give it another, if the pool has one.
+  private mutating func replace(_ identifier: Int32) {
+    switch BufferPools.size(of: identifier) {
+    case .usual:
+      usual.published -= 1
+      usual.fill(from: &buffers)
+    case .large:
+      large.published -= 1
+      large.fill(from: &buffers)
+    }
+  }
+}
+
+/// The buffers of one size that the kernel may choose from (io_uring_register_buf_ring(3)); the
+/// group's number is that of the size.
+@safe private struct BufferGroup {
+  private let size: BufferSize
+  private let entries: Int
+  private let memory: UnsafeMutablePointer<io_uring_buf_ring>
+  var published = 0
+
+  init(
+    _ size: BufferSize, entries: Int, on ring: UnsafeMutablePointer<io_uring>
+  ) throws(Errno) {
+    var memory: UnsafeMutableRawPointer?
+    let status = unsafe posix_memalign(&memory, 4096, entries * MemoryLayout<io_uring_buf>.stride)
+    guard status == 0, let memory = unsafe memory else { throw Errno(ENOMEM) }
+    var registration = io_uring_buf_reg()
+    registration.ring_addr = UInt64(UInt(bitPattern: memory))
+    registration.ring_entries = UInt32(entries)
+    registration.bgid = UInt16(size.rawValue)
+    let result = unsafe io_uring_register_buf_ring(ring, &registration, 0)
+    guard result == 0 else {
+      unsafe free(memory)
+      throw Errno(-result)
+    }
+    self.size = size
+    self.entries = entries
+    unsafe self.memory = unsafe memory.bindMemory(to: io_uring_buf_ring.self, capacity: 1)
+    unsafe io_uring_buf_ring_init(self.memory)
+  }
+
+  /// After the ring is gone.
+  func deallocate() { unsafe free(memory) }
+
+  mutating func fill(from buffers: inout BufferPools) {
+    while published < entries, let identifier = buffers.acquire(size) {
+      _ = publish(identifier, of: buffers)
     }
   }
 
-  var hasFreeBuffer: Bool { published > 0 }
-
-  /// The kernel has taken one buffer: give it another, if the pool has one.
-  private mutating func replace() {
-    published -= 1
-    if let identifier = buffers.acquire() { publish(identifier) }
-  }
-
-  private mutating func publish(_ identifier: Int32) {
+  /// - Returns: false if the kernel has enough.
+  mutating func publish(_ identifier: Int32, of buffers: borrowing BufferPools) -> Bool {
+    guard published < entries else { return false }
     unsafe io_uring_buf_ring_add(
-      bufferRing, buffers.memory(identifier), UInt32(buffers.bufferBytes), UInt16(identifier),
-      Int32(Self.publishedBuffers - 1), 0)
-    unsafe io_uring_buf_ring_advance(bufferRing, 1)
+      memory, buffers.memory(identifier), UInt32(buffers.bufferBytes(size)), UInt16(identifier),
+      Int32(entries - 1), 0)
+    unsafe io_uring_buf_ring_advance(memory, 1)
     published += 1
+    return true
   }
 }

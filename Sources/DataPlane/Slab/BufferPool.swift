@@ -3,13 +3,13 @@ internal import CLinux
 /// Equal buffers, reserved from the kernel in segments when first needed, reused last in first
 /// out, never moved.
 ///
-/// What a burst has touched goes back to the kernel when more than `hotBuffers` lie free, so that a
+/// What a burst has touched goes back to the kernel when more than `hotBytes` lie free, so that a
 /// proxy that is idle again is small again.
 @safe struct BufferPool: ~Copyable {
   /// Buffers a segment holds.
   static let segmentBuffers = 16
-  /// Free buffers that keep their memory, and are taken first.
-  static let hotBuffers = 64
+  /// Free buffers that keep their memory, and are taken first: this many bytes of them.
+  static let hotBytes = 4 << 20
 
   let bufferBytes: Int
   /// Bytes before each buffer that belong to it, too.
@@ -22,12 +22,15 @@ internal import CLinux
   /// The kernel had no memory for a segment when last asked.
   private var hasFailedToGrow = false
 
+  private let hotBuffers: Int
+
   init(bufferBytes: Int, headroomBytes: Int = 0, limit: Int) {
     precondition((bufferBytes + headroomBytes) % 4096 == 0 && limit <= Int(UInt16.max))
     self.bufferBytes = bufferBytes
     self.headroomBytes = headroomBytes
     self.limit = limit
-    hot.reserveCapacity(Self.hotBuffers)
+    hotBuffers = max(Self.hotBytes / (bufferBytes + headroomBytes), 1)
+    hot.reserveCapacity(hotBuffers)
     cold.reserveCapacity(limit)
   }
 
@@ -53,7 +56,7 @@ internal import CLinux
   }
 
   mutating func release(_ identifier: Int32) {
-    if hot.count < Self.hotBuffers {
+    if hot.count < hotBuffers {
       hot.append(UInt16(identifier))
     } else {
       unsafe madvise(memory(identifier) - headroomBytes, stride, MADV_DONTNEED)
