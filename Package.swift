@@ -93,7 +93,16 @@ let package = Package(
     tests("IdentityTests", ["Identity"]),
     tests("PolicyTests", ["Identity", "Net", "Policy"]),
     tests("TelemetryTests", ["Identity", "Net", "Policy", "Telemetry"]),
-    tests("DataPlaneTests", ["CLinux", "DataPlane", "Net", "Policy", "TLS", "Telemetry"]),
+    tests(
+      "DataPlaneTests",
+      ["CLinux", "DataPlane", "Net", "Policy", "RelaySupport", "TLS", "Telemetry"]),
+    testSupport(
+      "RelaySupport",
+      ["CLinux", "DataPlane", "Identity", "Net", "Policy", "TLS", "Telemetry"]),
+    .target(name: "AllocationCounter", path: "Tests/AllocationCounter"),
+    tests(
+      "AllocationTests",
+      ["AllocationCounter", "DataPlane", "Identity", "Net", "RelaySupport", "TLS"]),
     tests("TLSTests", ["COpenSSL", "Identity", "TLS"]),
     tests("SniffTests", ["Sniff"]),
     tests("ConfigurationTests", ["Configuration", "Identity", "Net", "Policy"]),

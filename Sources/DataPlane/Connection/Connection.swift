@@ -134,9 +134,17 @@ final class ConnectionDetails {
   var halfCloseExpiry: UInt64 = 0
   var bytesAtLastCheck: UInt64 = 0
 
+  // Addressors here and below: the frame of a coroutine (`_read`, `_modify`) is allocated wherever
+  // the optimiser does not see through it. A connection has one address for its whole life.
   subscript(side: Side) -> Leg {
-    _read { if side == .client { yield client } else { yield server } }
-    _modify { if side == .client { yield &client } else { yield &server } }
+    get { side == .client ? client : server }
+    unsafeMutableAddress {
+      if side == .client {
+        unsafe withUnsafeMutablePointer(to: &client) { unsafe $0 }
+      } else {
+        unsafe withUnsafeMutablePointer(to: &server) { unsafe $0 }
+      }
+    }
   }
 }
 
@@ -152,8 +160,8 @@ final class ConnectionDetails {
   }
 
   var it: Connection {
-    _read { yield unsafe pointer.pointee }
-    nonmutating _modify { yield unsafe &pointer.pointee }
+    unsafeAddress { unsafe UnsafePointer(pointer) }
+    nonmutating unsafeMutableAddress { unsafe pointer }
   }
 
   func token(_ operation: Operation) -> Token {

@@ -10,6 +10,9 @@ internal import Net
   /// Connections taken per readiness of a listener, so that one flood does not starve the rest.
   static let acceptsPerEvent = 64
 
+  /// What each list has room for from the start: a receive, a send and a poll for each event.
+  static let expectedOperations = 3 * eventsPerWait
+
   /// What waits on one descriptor.
   @safe private struct Interest {
     var registered = false
@@ -63,6 +66,9 @@ internal import Net
     epoll = Descriptor(owning: try Errno.check { epoll_create1(Int32(EPOLL_CLOEXEC)) })
     self.buffers = buffers
     unsafe events = .allocate(capacity: Self.eventsPerWait)
+    fresh.reserveCapacity(Self.expectedOperations)
+    trying.reserveCapacity(Self.expectedOperations)
+    done.reserveCapacity(Self.expectedOperations)
   }
 
   deinit { unsafe events.deallocate() }
@@ -192,7 +198,11 @@ internal import Net
 
   private mutating func tryFresh() {
     swap(&fresh, &trying)
-    for descriptor in trying { attempt(descriptor) }
+    var index = 0
+    while index < trying.count {
+      attempt(trying[index])
+      index += 1
+    }
     trying.removeAll(keepingCapacity: true)
   }
 
