@@ -92,7 +92,9 @@ let package = Package(
     tests("IdentityTests", ["Identity"]),
     tests("PolicyTests", ["Identity", "Net", "Policy"]),
     tests("TelemetryTests", ["Identity", "Net", "Policy", "Telemetry"]),
-    tests("DataPlaneTests", ["CLinux", "DataPlane", "Net", "Policy", "TLS", "Telemetry"]),
+    tests(
+      "DataPlaneTests",
+      ["CLinux", "COpenSSL", "DataPlane", "Identity", "Net", "Policy", "TLS", "Telemetry"]),
     tests("TLSTests", ["COpenSSL", "Identity", "TLS"]),
     tests("SniffTests", ["Sniff"]),
     tests("ConfigurationTests", ["Configuration", "Identity", "Net", "Policy"]),
