@@ -178,8 +178,23 @@ import Testing
         let pair = pair()
         let alert = RecordFault(received: Alert(rawValue: code))
         #expect(pair.server.open(pair.client.craft(21, [level, code])) == .failed(alert))
-        #expect(pair.server.control().isEmpty)
+        expectSilence(pair.server)
       }
+    }
+  }
+
+  @Test func `after a fatal alert has come nothing is sent, not even what was owed`() {
+    let alert = Opened.failed(RecordFault(received: .decodeError))
+    for (end, peer) in bothWays {
+      #expect(end.open(peer.keyUpdate(requested: true)) == .keyUpdate)
+      #expect(end.layer.hasControl)
+      #expect(end.open(peer.craft(21, [2, 50])) == alert)
+      expectSilence(end)
+    }
+    for (end, peer) in bothWays {
+      end.layer.oweCloseNotify()
+      #expect(end.open(peer.craft(21, [2, 50])) == alert)
+      expectSilence(end)
     }
   }
 

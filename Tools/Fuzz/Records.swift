@@ -132,10 +132,12 @@ private final class Run {
     case .failed(let fault):
       // Too many KeyUpdates: the key was changed all the same.
       if after.1 != before.1 { peer.updateSendingKey() }
-      if !fault.isReceived {
+      hasEndedSending = true
+      precondition(end.seal([1]) == nil, "sealed after a fault")
+      if fault.isReceived {
+        precondition(end.control().isEmpty, "said something after a fatal alert")
+      } else {
         hasFailed = true
-        hasEndedSending = true
-        precondition(end.seal([1]) == nil, "sealed after a fault")
       }
     }
   }

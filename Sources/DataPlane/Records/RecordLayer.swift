@@ -59,7 +59,7 @@ struct ControlRecord {
   /// KeyUpdate is to be sent before the next data.
   private var owesKeyUpdate = false
   private var owedAlert: Alert?
-  /// An alert was sent or is owed: nothing may follow it.
+  /// An alert was sent or is owed, or a fatal one has come: nothing may follow it.
   private(set) var hasEndedSending = false
   private var hasEndedReceiving = false
 
@@ -196,6 +196,9 @@ struct ControlRecord {
     case .userCanceled:
       return .nothing
     default:
+      // Nothing more may be sent, not even what was owed (RFC 8446 §6.2).
+      owedAlert = nil
+      hasEndedSending = true
       return .failed(RecordFault(received: alert))
     }
   }
