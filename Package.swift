@@ -95,7 +95,10 @@ let package = Package(
     tests("TelemetryTests", ["Identity", "Net", "Policy", "Telemetry"]),
     tests(
       "DataPlaneTests",
-      ["CLinux", "DataPlane", "Net", "Policy", "RelaySupport", "TLS", "Telemetry"]),
+      [
+        "CLinux", "COpenSSL", "DataPlane", "Identity", "Net", "Policy", "RelaySupport", "TLS",
+        "Telemetry",
+      ]),
     testSupport(
       "RelaySupport",
       ["CLinux", "DataPlane", "Identity", "Net", "Policy", "TLS", "Telemetry"]),

@@ -10,15 +10,15 @@ package import TLS
   static let tagBytes = 16
   static let headerBytes = 5
 
-  @safe private struct Context {
+  @safe struct Context {
     var pointer: OpaquePointer?
     /// The `RecordKey.identifier` whose key it holds.
     var holder: UInt64 = 0
   }
 
   let schedule: KeySchedule
-  private var sealing = InlineArray<3, Context>(repeating: Context())
-  private var opening = InlineArray<3, Context>(repeating: Context())
+  private(set) var sealing = InlineArray<3, Context>(repeating: Context())
+  private(set) var opening = InlineArray<3, Context>(repeating: Context())
   private var lastIdentifier: UInt64 = 0
 
   package init() throws(TLSSetupError) { schedule = try KeySchedule() }

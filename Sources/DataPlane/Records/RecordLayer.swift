@@ -39,6 +39,10 @@ struct ControlRecord {
   package static let maximumIdleRecords = TLSSession.maximumIdleRecords
   /// RFC 8446 §5.5 allows 2^24.5 records under one AES-GCM key.
   package static let recordsPerKeyMaximum = 1 << 24
+  /// Fewer, and one `seal` could need more than the one KeyUpdate that `sealedBytes` counts with.
+  package static let recordsPerKeyMinimum = 64
+  /// What one `seal` takes: no more records than a new key is good for before its KeyUpdate.
+  package static let maximumSealBytes = (recordsPerKeyMinimum - 1) * maximumContentBytes
   /// One KeyUpdate and one alert, the most that ever waits.
   static let controlBytes = overheadBytes + 5 + overheadBytes + 2
 
@@ -56,14 +60,15 @@ struct ControlRecord {
   /// KeyUpdate is to be sent before the next data.
   private var owesKeyUpdate = false
   private var owedAlert: Alert?
-  /// An alert was sent or is owed: nothing may follow it.
+  /// An alert was sent or is owed, or a fatal one has come: nothing may follow it.
   private(set) var hasEndedSending = false
   private var hasEndedReceiving = false
 
   /// - Parameter recordsPerKey: own records after which the key is updated, if the suite needs it;
-  ///   2…`recordsPerKeyMaximum`.
+  ///   `recordsPerKeyMinimum`…`recordsPerKeyMaximum`.
   package init(_ suite: CipherSuite, isClient: Bool, recordsPerKey: Int = recordsPerKeyMaximum) {
-    precondition((2...Self.recordsPerKeyMaximum).contains(recordsPerKey))
+    precondition(
+      (Self.recordsPerKeyMinimum...Self.recordsPerKeyMaximum).contains(recordsPerKey))
     self.suite = suite
     self.isClient = isClient
     self.recordsPerKey = UInt64(recordsPerKey)
@@ -194,6 +199,9 @@ struct ControlRecord {
     case .userCanceled:
       return .nothing
     default:
+      // Nothing more may be sent, not even what was owed (RFC 8446 §6.2).
+      owedAlert = nil
+      hasEndedSending = true
       return .failed(RecordFault(received: alert))
     }
   }
@@ -208,12 +216,15 @@ struct ControlRecord {
 
   /// Appends the plaintext as records of application data, behind what the layer owes.
   ///
-  /// - Parameter window: with room for `sealedBytes(plaintext:)`.
+  /// - Parameters:
+  ///   - plaintext: at most `maximumSealBytes`.
+  ///   - window: with room for `sealedBytes(plaintext:)`.
   /// - Returns: false if nothing may be sent any more, or OpenSSL cannot.
   package mutating func seal(
     _ plaintext: UnsafeRawBufferPointer, to window: inout OutputWindow,
     with ciphers: inout CipherContexts
   ) -> Bool {
+    precondition(plaintext.count <= Self.maximumSealBytes, "more than a key may protect")
     precondition(
       window.available >= Self.sealedBytes(plaintext: plaintext.count), "too small a window")
     guard !hasEndedSending else { return false }
