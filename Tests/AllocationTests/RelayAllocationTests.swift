@@ -34,6 +34,16 @@ struct RelayAllocationTests {
     try sharesWithoutAllocating(.epoll, suite)
   }
 
+  @Test(.enabled(if: hasIOUring, ioUring), arguments: suites)
+  func ioUringRelaysBulkWithoutAllocating(suite: CipherSuite?) throws {
+    try relaysWithoutAllocating(.ioUring, suite, 1 << 20, times: 4)
+  }
+
+  @Test(arguments: suites)
+  func epollRelaysBulkWithoutAllocating(suite: CipherSuite?) throws {
+    try relaysWithoutAllocating(.epoll, suite, 1 << 20, times: 4)
+  }
+
   /// The twin: a cold worker makes its cipher contexts with the first chunk, and is caught at it.
   @Test(arguments: [BackendKind.epoll])
   func aColdWorkerIsSeenAllocating(backend: BackendKind) throws {
@@ -48,11 +58,11 @@ struct RelayAllocationTests {
   // MARK: -
 
   private func relaysWithoutAllocating(
-    _ backend: BackendKind, _ suite: CipherSuite?, _ bytes: Int
+    _ backend: BackendKind, _ suite: CipherSuite?, _ bytes: Int, times: Int = 16
   ) throws {
     let chunk = (0..<bytes).map { UInt8(truncatingIfNeeded: $0) }
     try expectNone(backend, RelayPlan(suite: suite)) { connections in
-      try Self.pass(chunk, connections[0], times: 16)
+      try Self.pass(chunk, connections[0], times: times)
     }
   }
 
