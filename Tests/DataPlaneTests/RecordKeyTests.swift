@@ -172,9 +172,9 @@ import Testing
     #expect(held[0] != nil && held[0] != held[1], "two directions, two keys")
     #expect(held[0] != cleared)
     #expect(blocks() == held, "the scan sees the key as long as it is there")
-    end.contexts.ciphers.forget(end.layer.send)
+    end.contexts.ciphers.forget(key: end.layer.send.identifier)
     #expect(blocks() == [cleared, held[1]])
-    end.contexts.ciphers.forget(end.layer.receive)
+    end.contexts.ciphers.forget(key: end.layer.receive.identifier)
     #expect(blocks() == [cleared, cleared])
     // And a forgotten name does not pass for a key that is held.
     _ = end.open(try #require(peer.seal([1])))
@@ -199,9 +199,9 @@ import Testing
     _ = try #require(one.client.seal([1]))
     _ = try #require(two.client.seal([1]))
     let held = unsafe protect(contexts.ciphers.sealing[0].pointer)
-    contexts.ciphers.forget(one.client.layer.send)
+    contexts.ciphers.forget(key: one.client.layer.send.identifier)
     unsafe #expect(protect(contexts.ciphers.sealing[0].pointer) == held)
-    contexts.ciphers.forget(RecordKey())
+    contexts.ciphers.forget(key: RecordKey().identifier)
     unsafe #expect(protect(contexts.ciphers.sealing[0].pointer) == held)
   }
 

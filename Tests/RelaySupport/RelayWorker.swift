@@ -17,6 +17,9 @@
     /// The leg that speaks TLS.
     var tlsSide = Side.client
     var recordsPerKey = RecordLayer.recordsPerKeyMaximum
+    /// What the kernel may do for records, and after how many bytes.
+    var kernel = KernelVerdict.unused("not used in this test")
+    var kernelTLSAfterBytes = 0
     var connections = 1
   }
 
@@ -69,7 +72,7 @@
     ) throws {
       link = try WorkerLink()
       shared = try SharedState()
-      let seed = try Self.seed(link, shared, backend)
+      let seed = try Self.seed(link, shared, backend, plan)
       let ended = ended
       Thread.detachNewThread {
         around {
@@ -128,7 +131,7 @@
     // MARK: Making the worker
 
     private static func seed(
-      _ link: WorkerLink, _ shared: SharedState, _ backend: BackendKind
+      _ link: WorkerLink, _ shared: SharedState, _ backend: BackendKind, _ plan: RelayPlan
     ) throws -> WorkerSeed {
       let identity = try makeIdentity()
       let limits = ConnectionLimits(
@@ -139,14 +142,14 @@
         number: 1, identity: identity, inbound: InboundPolicy(), outbound: OutboundPolicy(),
         limits: limits,
         records: RecordSettings(
-          kernelTLS: .off, kernelTLSAfterBytes: 1 << 18,
+          kernelTLS: .auto, kernelTLSAfterBytes: plan.kernelTLSAfterBytes,
           keyUpdateAfterRecords: RecordLayer.recordsPerKeyMaximum))
       let namespace = NamespaceState(
         epoch: epoch, context: try TLSContext(identity),
         ports: ListenerPortSet(outbound: 1, inbound: 2, mesh: 3), mark: 0)
       return WorkerSeed(
         link: link, shared: shared, namespaces: [namespace], listeners: [], firstID: 0,
-        slotLimit: 20_000, backend: backend, kernel: .unused("not used in this test"))
+        slotLimit: 20_000, backend: backend, kernel: plan.kernel)
     }
 
     /// No handshake is made with it.

@@ -29,6 +29,8 @@ package final class Program: @unchecked Sendable {
   /// Starts a program; a relative name is looked up in PATH.
   package init(_ command: [String], environment: [String: String] = [:]) throws {
     self.command = command
+    // A program that has ended does not end the test that writes to it.
+    signal(SIGPIPE, SIG_IGN)
     let standardInput = try Pipe()
     let standardOutput = try Pipe()
     let standardError = try Pipe()

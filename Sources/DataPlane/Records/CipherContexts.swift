@@ -46,17 +46,17 @@ package import TLS
   }
 
   private mutating func rename(_ direction: inout RecordKey) {
-    forget(direction)
+    forget(key: direction.identifier)
     lastIdentifier += 1
     direction.identifier = lastIdentifier
   }
 
   /// Cleanses what a context may still hold of a key that is going away.
-  mutating func forget(_ direction: RecordKey) {
-    guard direction.identifier != 0 else { return }
+  mutating func forget(key identifier: UInt64) {
+    guard identifier != 0 else { return }
     for index in sealing.indices {
-      if sealing[index].holder == direction.identifier { Self.clear(&sealing[index]) }
-      if opening[index].holder == direction.identifier { Self.clear(&opening[index]) }
+      if sealing[index].holder == identifier { Self.clear(&sealing[index]) }
+      if opening[index].holder == identifier { Self.clear(&opening[index]) }
     }
   }
 
@@ -80,6 +80,7 @@ package import TLS
     }
     guard let pointer = unsafe context.pointer else { return nil }
     let isKeyed = context.holder == direction.identifier
+    context.holder = 0
     var nonce = direction.nonce
     let result = unsafe withUnsafeBytes(of: &direction.key) { key in
       unsafe withUnsafeBytes(of: &nonce) { nonce in

@@ -67,8 +67,8 @@ extension Worker where IO: ~Copyable {
 
   mutating func releaseRecords(_ handle: Handle) {
     guard let layer = unsafe handle.it.records else { return }
-    unsafe ciphers.forget(layer.pointee.send)
-    unsafe ciphers.forget(layer.pointee.receive)
+    unsafe ciphers.forget(key: layer.pointee.send.identifier)
+    unsafe ciphers.forget(key: layer.pointee.receive.identifier)
     unsafe layers.give(layer)
     unsafe handle.it.records = nil
     handle.it.sendMessage?.deallocate()

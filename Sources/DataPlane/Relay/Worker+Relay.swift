@@ -115,6 +115,8 @@ extension Worker where IO: ~Copyable {
       let layer = unsafe handle.it.records,
       let fault = kernelFault(Errno(-completion.result))
     else { return end(handle, side.reset) }
+    // kTLS leaves the error on the socket, where it would fail the alert instead.
+    _ = Socket.pendingError(handle.it[side].descriptor)
     protocolFailed(handle, HandshakeFailure(unsafe layer.pointee.fail(fault)))
   }
 
