@@ -83,6 +83,14 @@ let package = Package(
         "CLinux", "Configuration", "Control", "DataPlane", "Identity", "Net", "Netfilter", "TLS",
       ]),
 
+    .executableTarget(
+      name: "culvert-microbench",
+      dependencies: [
+        "DataPlane", "Sniff", "TLS",
+        .product(name: "ArgumentParser", package: "swift-argument-parser"),
+      ],
+      path: "Tools/Bench/Micro", swiftSettings: strict),
+
     tests("NetTests", ["CLinux", "Net"]),
     tests(
       "NetfilterTests",
