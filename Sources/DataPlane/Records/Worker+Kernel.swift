@@ -134,20 +134,27 @@ extension Worker where IO: ~Copyable {
 
   // MARK: Sending
 
-  /// After a KeyUpdate of ours has left, what follows has the next key.
-  mutating func kernelSent(_ handle: Handle, _ side: Side, type: UInt8, bytes: Int) {
-    guard let layer = unsafe handle.it.records else { return }
-    guard type == ContentType.handshake.rawValue else {
-      return unsafe layer.pointee.countKernelRecords(bytes: bytes)
-    }
+  /// A record ends with each send, also where the kernel took only a part.
+  func countKernelRecords(_ handle: Handle, bytes: Int) {
+    unsafe handle.it.records?.pointee.countKernelRecords(bytes: bytes)
+  }
+
+  /// A KeyUpdate of ours has left: what follows has the next key.
+  ///
+  /// - Returns: false if the connection had to be ended.
+  mutating func updateKernelKey(_ handle: Handle, _ side: Side) -> Bool {
+    guard let layer = unsafe handle.it.records else { return false }
     let suite = unsafe layer.pointee.suite
     do throws(Errno) {
       guard unsafe ciphers.update(&layer.pointee.send, suite) else { throw Errno(ENOMEM) }
       try unsafe KernelTLS.install(
         .send, suite, &layer.pointee.send, on: handle.it[side].descriptor)
+      return true
     } catch {
       handle.it.details?.engineReason = "key_update_unsupported"
+      handle.it.details?.detail = "kTLS: \(error)"
       end(handle, .protocolError)
+      return false
     }
   }
 }

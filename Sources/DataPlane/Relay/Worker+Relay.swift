@@ -144,12 +144,13 @@ extension Worker where IO: ~Copyable {
     }
     handle.it[side].outgoing.offset += Int(completion.result)
     let outgoing = handle.it[side].outgoing
+    let isByKernel = handle.it.tlsSide == side && handle.it.sendMessage != nil
+    if isByKernel { countKernelRecords(handle, bytes: Int(completion.result)) }
     if outgoing.offset < outgoing.end { return startSend(handle, side) }
     releaseOutgoing(handle, side)
     if handle.it.tlsSide == side {
-      if handle.it.sendMessage != nil {
-        kernelSent(handle, side, type: outgoing.type ?? 0, bytes: outgoing.end)
-        guard handle.it.state != .closed else { return }
+      if isByKernel, outgoing.type == ContentType.handshake.rawValue {
+        guard updateKernelKey(handle, side) else { return }
       }
       if sendControl(handle, side) || handle.it[side].isClosing { return }
       if handle.it.kernelStep == .approaching { pump(handle, from: side) }

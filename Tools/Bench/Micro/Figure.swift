@@ -41,7 +41,7 @@ struct Figure {
     func right(_ text: String, _ width: Int) -> String {
       String(repeating: " ", count: max(width - text.count, 0)) + text
     }
-    let padding = String(repeating: " ", count: max(58 - name.count, 0))
+    let padding = String(repeating: " ", count: max(64 - name.count, 0))
     return name + padding + right(bytes, 6) + right(time, 8) + right(spread, 22) + right(rate, 7)
   }
 
