@@ -111,8 +111,8 @@ private func checkLayer(
     suite, isClient: !isClient, send: receive, receive: send, contexts: contexts)
   defer {
     for layer in [end.layer, peer.layer] {
-      contexts.ciphers.forget(layer.send)
-      contexts.ciphers.forget(layer.receive)
+      contexts.ciphers.forget(key: layer.send.identifier)
+      contexts.ciphers.forget(key: layer.receive.identifier)
     }
   }
   var isRequested = false

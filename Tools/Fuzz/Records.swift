@@ -173,8 +173,8 @@ private final class Run {
     send(end.control(), expect: [])
     if hasEndedSending { precondition(end.control().isEmpty && end.closeNotify().isEmpty) }
     for (layer, contexts) in [(end.layer, contexts.end), (peer.layer, contexts.peer)] {
-      contexts.ciphers.forget(layer.send)
-      contexts.ciphers.forget(layer.receive)
+      contexts.ciphers.forget(key: layer.send.identifier)
+      contexts.ciphers.forget(key: layer.receive.identifier)
     }
   }
 }
