@@ -88,6 +88,9 @@ extension TLSSession {
     return hasBoth ? nil : .noSecrets
   }
 
+  /// Cleanses the secrets of a session whose records stay with OpenSSL.
+  package mutating func forgetSecrets() { unsafe state.pointee.secrets.cleanse() }
+
   /// Lends the secrets of what we send and what we receive, then cleanses them here. From now on
   /// `seal` must not be called, and `open` only for the session tickets that come first.
   ///

@@ -92,6 +92,36 @@ import Testing
     #expect(records.map(\.end) == [.truncated])
   }
 
+  // MARK: On the way to the kernel
+
+  @Test(.enabled(if: hasIOUring, ioUring), arguments: sides)
+  func ioUringHearsAPeerThatDoesNotRead(side: Side) throws { try deafPeer(.ioUring, side) }
+
+  @Test(arguments: sides)
+  func epollHearsAPeerThatDoesNotRead(side: Side) throws { try deafPeer(.epoll, side) }
+
+  /// The connection is about to go to the kernel and cannot, because what was sent is not taken;
+  /// the peer waits to be heard before it reads on. Without kTLS it then stays where it is.
+  private func deafPeer(_ backend: BackendKind, _ side: Side) throws {
+    var plan = RelayPlan(suite: .aes128GCM, tlsSide: side)
+    plan.kernel.send = Set(CipherSuite.allCases)
+    plan.kernel.receive = Set(CipherSuite.allCases)
+    plan.kernel.canRekey = true
+    plan.kernelTLSAfterBytes = 100_000
+    try RelayWorker.run(backend, plan) { connections in
+      let connection = connections[0]
+      let peer = try #require(connection.peer)
+      try connection.plain.sendUntilBlocked([UInt8](repeating: 1, count: 100_000))
+      try connection.tls.send(peer.data(Self.question))
+      try connection.plain.receive(bytes: Self.question.count)
+      #expect(connection.plain.take() == Self.question)
+      // It reads at last: everything moves again, both ways.
+      try connection.receiveFromTLS("what was sent") { $0.count >= 1_000_000 }
+      try connection.tls.send(peer.data(Self.question))
+      try connection.plain.receive(bytes: Self.question.count)
+    }
+  }
+
   // MARK: Keys
 
   @Test(.enabled(if: hasIOUring, ioUring), arguments: CipherSuite.allCases)

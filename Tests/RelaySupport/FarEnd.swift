@@ -50,6 +50,18 @@
       }
     }
 
+    /// Sends until nothing more has been taken for a while.
+    func sendUntilBlocked(_ bytes: [UInt8]) throws {
+      var idle = 0
+      while idle < 20 {
+        let count = unsafe CLinux.send(
+          socket.number, bytes, bytes.count, Int32(MSG_NOSIGNAL) | Int32(MSG_DONTWAIT))
+        guard count > 0 || errno == EAGAIN else { throw Trouble("cannot send: \(Errno.current)") }
+        idle = count > 0 ? 0 : idle + 1
+        if count < 0 { wait(Int16(POLLOUT), milliseconds: 10) }
+      }
+    }
+
     /// Sends, and returns when the worker has taken all of it out of its socket.
     func sendAlone(_ bytes: [UInt8]) throws {
       try send(bytes)

@@ -118,8 +118,9 @@ static inline int culvert_HKDF_expand_label(EVP_KDF_CTX *context, const char *di
       OSSL_PARAM_construct_octet_string(OSSL_KDF_PARAM_LABEL, (void *)label, label_bytes),
       OSSL_PARAM_construct_end(),
   };
+  int result = EVP_KDF_derive(context, (unsigned char *)output, output_bytes, parameters);
   EVP_KDF_CTX_reset(context);
-  return EVP_KDF_derive(context, (unsigned char *)output, output_bytes, parameters);
+  return result;
 }
 
 #endif

@@ -116,6 +116,8 @@ final class ConnectionDetails {
   /// Our own record layer, once the session has handed over.
   var records: UnsafeMutablePointer<RecordLayer>?
   var kernelStep = KernelStep.undecided
+  /// Nothing is sealed until the TLS leg's receive, which was cancelled, has completed.
+  var isPausing = false
   /// Of the TLS leg, where the kernel protects what is sent, or received.
   var sendMessage: KernelMessage?
   var receiveMessage: KernelMessage?

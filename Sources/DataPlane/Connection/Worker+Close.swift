@@ -67,6 +67,12 @@ extension Worker where IO: ~Copyable {
 
   /// What still comes is not wanted; its end means that ours has arrived.
   mutating func lingerReceived(_ handle: Handle, _ side: Side, _ completion: Completion) {
+    if completion.result < 0, handle.it.receiveMessage != nil, side == handle.it.tlsSide,
+      kernelFault(Errno(-completion.result)) != nil
+    {
+      // The record that kTLS refuses stays in its queue; closing now would overtake the alert.
+      return
+    }
     guard completion.result > 0 else { return closeLegs(handle, reset: false) }
     io.recycle(buffer: completion.buffer)
     startReceive(handle, side)

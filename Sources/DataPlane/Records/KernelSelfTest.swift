@@ -17,7 +17,7 @@ package enum KernelSelfTest {
   /// Runs all of it, in the network namespace of the calling thread.
   package static func run() -> KernelVerdict {
     var verdict = KernelVerdict()
-    if let error = attachError { return .unused(attachReason(error)) }
+    if let reason = unavailableReason { return .unused(reason) }
     for suite in CipherSuite.allCases {
       do throws(Problem) {
         var trial = try KernelTrial(suite)
@@ -56,15 +56,20 @@ package enum KernelSelfTest {
   }
 
   /// Whether the kernel has kTLS at all.
-  static var isAvailable: Bool { attachError == nil }
+  static var isAvailable: Bool { unavailableReason == nil }
 
-  private static var attachError: Errno? {
+  private static var unavailableReason: String? {
+    let pair: LoopbackPair
     do throws(Errno) {
-      let pair = try LoopbackPair(.v4)
+      pair = try LoopbackPair(.v4)
+    } catch {
+      return "not tried: no connection over 127.0.0.1: \(error)"
+    }
+    do throws(Errno) {
       try KernelTLS.attach(pair.client.number)
       return nil
     } catch {
-      return error
+      return attachReason(error)
     }
   }
 
@@ -227,9 +232,11 @@ private struct KernelTrial: ~Copyable {
         shutdown(pair.server.number, Int32(SHUT_WR))
         isShut = true
       }
-      if !outbox.isEmpty { outbox.removeFirst(try writeByUser(outbox)) }
-      while try readInKernel(&received, room: rooms.next()) {}
-      if isShut, !received.isComplete { try wait(for: pair.client.number, POLLIN) }
+      let written = outbox.isEmpty ? 0 : try writeByUser(outbox)
+      outbox.removeFirst(written)
+      var hasRead = false
+      while try readInKernel(&received, room: rooms.next()) { hasRead = true }
+      if written == 0, !hasRead, !received.isComplete { try wait(for: pair.client.number, POLLIN) }
     }
     guard received.controls == 1 else { throw Problem("a control record did not arrive") }
   }

@@ -45,9 +45,17 @@ package import TLS
   ///
   /// - Returns: false if OpenSSL cannot, for want of memory.
   func deriveKeys(_ direction: inout RecordKey, _ suite: CipherSuite) -> Bool {
+    var key = InlineArray<32, UInt8>(repeating: 0)
+    var iv = InlineArray<12, UInt8>(repeating: 0)
+    defer { unsafe OPENSSL_cleanse(&key, 32) }
+    guard unsafe expand(&direction.secret, "key", suite, &key, suite.keyBytes),
+      unsafe expand(&direction.secret, "iv", suite, &iv, 12)
+    else { return false }
+    direction.key = key
+    direction.iv = iv
+    // Only with the new key: an old one must never see a sequence number again.
     direction.sequence = 0
-    return unsafe expand(&direction.secret, "key", suite, &direction.key, suite.keyBytes)
-      && expand(&direction.secret, "iv", suite, &direction.iv, 12)
+    return true
   }
 
   /// application_traffic_secret_N+1 and its keys.

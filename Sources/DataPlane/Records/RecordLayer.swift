@@ -235,7 +235,7 @@ struct ControlRecord {
       let count = min(rest.count, Self.maximumContentBytes)
       let content = unsafe UnsafeRawBufferPointer(rebasing: rest[..<count])
       guard unsafe sealRecord(.applicationData, content, to: &window, with: &ciphers) else {
-        return false
+        return endSending()
       }
       unsafe rest = unsafe UnsafeRawBufferPointer(rebasing: rest[count...])
     }
@@ -262,6 +262,13 @@ struct ControlRecord {
     else { return false }
     window.advance(by: content.count + Self.overheadBytes)
     return true
+  }
+
+  /// OpenSSL has failed, for want of memory: no record may follow under keys that are in doubt.
+  private mutating func endSending() -> Bool {
+    owedAlert = nil
+    hasEndedSending = true
+    return false
   }
 
   // MARK: What the layer itself has to say
@@ -305,8 +312,8 @@ struct ControlRecord {
         let content = unsafe UnsafeRawBufferPointer(rebasing: bytes[..<control.count])
         return unsafe sealRecord(control.type, content, to: &window, with: &ciphers)
       }
-      guard isSealed else { return false }
-      if control.type == .handshake, !ciphers.update(&send, suite) { return false }
+      guard isSealed else { return endSending() }
+      if control.type == .handshake, !ciphers.update(&send, suite) { return endSending() }
     }
     return true
   }

@@ -12,6 +12,7 @@ extension Worker where IO: ~Copyable {
   mutating func handOver(_ handle: Handle) -> Bool {
     guard let session = unsafe handle.it.session, let side = handle.it.tlsSide else { return false }
     if let obstacle = unsafe session.pointee.handOverObstacle {
+      unsafe session.pointee.forgetSecrets()
       handle.it.details?.engineReason = obstacle.rawValue
       if policy(handle).records.kernelTLS == .require {
         refuse(handle, .kernelTLSFailed, detail: obstacle.rawValue)
@@ -83,13 +84,18 @@ extension Worker where IO: ~Copyable {
   ///
   /// - Parameter copy: the record as it came, in a send buffer with room behind it.
   mutating func passTicket(_ handle: Handle, _ copy: UnsafeMutableRawBufferPointer, count: Int) {
-    guard let session = unsafe handle.it.session else { return }
+    guard let session = unsafe handle.it.session, unsafe !session.pointee.hasPendingOutput else {
+      return endTicketWait(handle)
+    }
     let record = unsafe UnsafeRawBufferPointer(rebasing: copy[..<count])
     let room = unsafe UnsafeMutableRawBufferPointer(rebasing: copy[count...])
     var answer = unsafe OutputWindow(base: UnsafeMutableRawPointer(session), capacity: 0)
     let step = unsafe session.pointee.open(record: record, into: room, output: &answer)
-    // A ticket OpenSSL does not like is no reason to end a connection that is sound.
-    if case .data = step { return }
-    endTicketWait(handle)
+    if case .data = step, unsafe !session.pointee.hasPendingOutput { return }
+    // A ticket OpenSSL does not like is no reason to end a connection that is sound. Its alert must
+    // not go out: it is sealed with a nonce that the layer uses, too.
+    handle.it.sessionDeadline = 0
+    scheduleDeadline(handle)
+    releaseSession(handle)
   }
 }

@@ -8,10 +8,10 @@ internal import Telemetry
 enum KernelStep: UInt8 {
   /// It has not carried enough yet.
   case undecided
-  /// No receive is armed on the TLS leg, but for the rest of a record; what is sent goes on.
+  /// It goes there as soon as a record's end is reached and nothing is in flight on the TLS leg.
   case approaching
   case taken
-  /// The kernel is of no use to it.
+  /// The kernel is of no use to it, or did not take it.
   case declined
 }
 
@@ -32,9 +32,19 @@ extension Worker where IO: ~Copyable {
       return
     }
     handle.it.kernelStep = .approaching
-    if handle.it[side].isReceiving {
-      io.cancel(handle.it[side].descriptor, handle.token(side.receive))
-    }
+  }
+
+  /// What was being sent to the TLS peer has left: if a receive is all that is in the way, it is
+  /// cancelled, and nothing is sent until that has completed, which needs no peer.
+  mutating func pauseForKernel(_ handle: Handle, _ side: Side) {
+    guard handle.it.state == .relaying, handle.it[side].ending == .open,
+      let layer = unsafe handle.it.records
+    else { return }
+    guard handle.it[side].isReceiving else { return pump(handle, from: side) }
+    let isMidRecord = unsafe handle.it.held.count > 0 && kernelWays(handle, layer).receive
+    guard !isMidRecord, !handle.it.isPausing else { return }
+    handle.it.isPausing = true
+    io.cancel(handle.it[side].descriptor, handle.token(side.receive))
   }
 
   @unsafe private func kernelWays(
@@ -46,25 +56,33 @@ extension Worker where IO: ~Copyable {
   }
 
   /// Instead of the usual receive from the TLS leg: goes to the kernel if nothing is in the way,
-  /// else receives what is missing of a record.
+  /// else receives, where a record has begun only what is missing of it.
   mutating func approachKernel(_ handle: Handle, _ side: Side) {
     guard let layer = unsafe handle.it.records else { return }
     let ways = unsafe kernelWays(handle, layer)
+    guard handle.it[side].ending == .open else {
+      handle.it.kernelStep = .declined
+      return startReceive(handle, side)
+    }
     if ways.receive, handle.it.held.count > 0 {
       return startReceive(handle, side, limit: missingOfHeldRecord(handle))
     }
-    // The completion of what is being sent comes back here.
-    guard !handle.it[side].isSending else { return }
+    // The peer may read again only when it has been heard.
+    guard !handle.it[side].isSending else { return startReceive(handle, side) }
     handle.it.kernelStep = .taken
     do throws(Errno) {
       try unsafe enterKernel(handle, side, layer, ways)
+    } catch Errno(ENOTCONN) {
+      // Its FIN is here already: there is nothing left to gain.
+      handle.it.kernelStep = .declined
     } catch {
+      handle.it.kernelStep = .declined
       handle.it.details?.engineReason = "kernel_tls_failed"
       handle.it.details?.detail = "kTLS: \(error)"
       if policy(handle).records.kernelTLS == .require { return refuse(handle, .kernelTLSFailed) }
     }
     startReceive(handle, side)
-    pump(handle, from: side.other)
+    relayOn(handle, from: side.other)
   }
 
   /// The header's, if that is not whole, else the record's.

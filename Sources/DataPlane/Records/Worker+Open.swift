@@ -138,6 +138,8 @@ extension Worker where IO: ~Copyable {
           RecordFault(.recordOverflow, "a record longer than RFC 8446 §5.2 allows")))
     }
     guard handle.it.sessionDeadline > 0, let scratch = sendBuffers.acquire() else {
+      // A session that misses a record cannot read the next one.
+      if handle.it.sessionDeadline > 0 { endTicketWait(handle) }
       return unsafe layer.pointee.open(record, with: &ciphers)
     }
     defer { sendBuffers.release(scratch) }

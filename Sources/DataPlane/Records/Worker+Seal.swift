@@ -58,7 +58,12 @@ extension Worker where IO: ~Copyable {
       unsafe session.pointee.flush(output: &output.window)
     }
     if let layer = unsafe handle.it.records {
-      _ = unsafe layer.pointee.sealControl(to: &output.window, with: &ciphers)
+      let isSealed = unsafe layer.pointee.sealControl(to: &output.window, with: &ciphers)
+      if !isSealed {
+        send(handle, side, output)
+        protocolFailed(handle, HandshakeFailure(detail: "a record could not be sealed"))
+        return true
+      }
       if handle.it.sessionDeadline == 0 { releaseSession(handle) }
     }
     send(handle, side, output)

@@ -42,7 +42,12 @@ extension Worker where IO: ~Copyable {
   /// Receives from a leg if what came from it before has been sent.
   func mayReceive(_ handle: Handle, from side: Side) -> Bool {
     handle.it.state == .relaying && !handle.it[side].hasEnded && !handle.it[side].isReceiving
-      && !handle.it[side.other].isSending && handle.it[side].waiting.buffer < 0
+      && !isBusy(handle, side.other) && handle.it[side].waiting.buffer < 0
+  }
+
+  /// Whether nothing more may be sent to a leg now.
+  private func isBusy(_ handle: Handle, _ side: Side) -> Bool {
+    handle.it[side].isSending || handle.it.isPausing && side == handle.it.tlsSide
   }
 
   mutating func pump(_ handle: Handle, from side: Side) {
@@ -84,18 +89,29 @@ extension Worker where IO: ~Copyable {
   /// A leg that waits for a large buffer takes a usual one. With buffers left this was a burst larger than what the kernel had been given: try again at
   /// once. Without, wait for some to come back.
   private mutating func receiveFoundNoBuffer(_ handle: Handle, _ side: Side) {
+    let wasPausing = handle.it.isPausing && side == handle.it.tlsSide
+    if wasPausing { handle.it.isPausing = false }
     if handle.it[side].fullReceives >= Self.fullReceivesBeforeLarge {
       handle.it[side].fullReceives = 0
-      return startReceive(handle, side)
+      startReceive(handle, side)
+    } else if io.hasFreeBuffer(.usual) {
+      startReceive(handle, side)
+    } else {
+      starve(handle, side)
     }
-    if io.hasFreeBuffer(.usual) { startReceive(handle, side) } else { starve(handle, side) }
+    if wasPausing { relayOn(handle, from: side.other) }
   }
 
   private mutating func relayReceived(_ handle: Handle, _ side: Side, _ completion: Completion) {
-    if handle.it.end == .drained { return drainedReceived(handle, side, completion) }
-    if completion.result == -ECANCELED, handle.it.kernelStep == .approaching {
-      return pump(handle, from: side)
+    let wasPausing = handle.it.isPausing && side == handle.it.tlsSide
+    if wasPausing { handle.it.isPausing = false }
+    if wasPausing, completion.result == -ECANCELED {
+      // A drain that began meanwhile waits for this leg's end.
+      if handle.it.end == .drained { return startReceive(handle, side) }
+      pump(handle, from: side)
+      return relayOn(handle, from: side.other)
     }
+    if handle.it.end == .drained { return drainedReceived(handle, side, completion) }
     guard completion.result >= 0 else { return receiveFailed(handle, side, completion) }
     guard completion.result > 0 else {
       // Without close_notify the stream may have been cut by anyone on the path (RFC 8446 §6.1).
@@ -103,11 +119,12 @@ extension Worker where IO: ~Copyable {
       handle.it[side].hasEnded = true
       return passEnd(handle, from: side)
     }
-    if handle.it[side.other].isSending {
+    if isBusy(handle, side.other) {
       handle.it[side].waiting = (completion.buffer, completion.result)
     } else {
       relay(handle, side, buffer: completion.buffer, count: Int(completion.result))
     }
+    if wasPausing { relayOn(handle, from: side.other) }
   }
 
   private mutating func receiveFailed(_ handle: Handle, _ side: Side, _ completion: Completion) {
@@ -153,7 +170,10 @@ extension Worker where IO: ~Copyable {
         guard updateKernelKey(handle, side) else { return }
       }
       if sendControl(handle, side) || handle.it[side].isClosing { return }
-      if handle.it.kernelStep == .approaching { pump(handle, from: side) }
+      if handle.it.kernelStep == .approaching {
+        pauseForKernel(handle, side)
+        guard !handle.it[side].isSending, !handle.it[side].isClosing else { return }
+      }
     }
     if handle.it[side].ending == .notifying { return shutDown(handle, side) }
     switch handle.it.state {
@@ -168,7 +188,7 @@ extension Worker where IO: ~Copyable {
 
   /// The other leg is free again: what waits goes first, then the source's end, then more of it.
   mutating func relayOn(_ handle: Handle, from side: Side) {
-    guard !handle.it[side.other].isSending else { return }
+    guard handle.it.state == .relaying, !isBusy(handle, side.other) else { return }
     let waiting = handle.it[side].waiting
     if waiting.buffer >= 0 {
       handle.it[side].waiting = (-1, 0)
@@ -195,7 +215,9 @@ extension Worker where IO: ~Copyable {
     guard handle.it.tlsSide == side else { return shutDown(handle, side) }
     oweCloseNotify(handle)
     handle.it[side].ending = .notifying
-    if !sendControl(handle, side) { shutDown(handle, side) }
+    let isSending = sendControl(handle, side)
+    guard handle.it[side].descriptor >= 0, !handle.it[side].isClosing else { return }
+    if !isSending { shutDown(handle, side) }
   }
 
   mutating func shutDown(_ handle: Handle, _ side: Side) {
