@@ -61,7 +61,8 @@ struct Leg {
   /// How far our own FIN or close_notify to it is.
   var ending = Ending.open
   var outgoing = Outgoing()
-  /// A receive that completed while the other leg was sending something of its session's own.
+  /// A receive that completed while nothing could be sent to the other leg: it was sending
+  /// something of its own, was on its way to the kernel, or found no large buffer.
   var waiting: (buffer: Int32, count: Int32) = (-1, 0)
   /// Application bytes that came from this side.
   var receivedBytes: UInt64 = 0

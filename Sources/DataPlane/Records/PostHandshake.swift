@@ -27,7 +27,7 @@ package struct RecordFault: Equatable {
 /// parts. Tickets are passed over; whoever wants one looks at the records.
 struct PostHandshake {
   enum Step: Equatable {
-    /// Nothing but NewSessionTicket, or part of one.
+    /// Nothing but NewSessionTicket, or part of a message.
     case tickets
     case keyUpdate(isRequested: Bool)
     case fault(RecordFault)

@@ -8,7 +8,7 @@ package enum Opened: Equatable {
   case data(Int)
   /// No data, and nothing for anyone else to do.
   case nothing
-  /// Session tickets; nobody has looked into them.
+  /// Session tickets, or part of a message that is not whole; nobody has looked into them.
   case tickets
   /// The keys for what comes next are other ones.
   case keyUpdate

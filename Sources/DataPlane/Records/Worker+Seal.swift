@@ -49,7 +49,10 @@ extension Worker where IO: ~Copyable {
       var output = takeOutput(handle, to: side)
     else { return false }
     if let layer = unsafe handle.it.records, unsafe layer.pointee.sendEngine == .kernel {
-      guard let control = unsafe layer.pointee.takeControl() else { return false }
+      guard let control = unsafe layer.pointee.takeControl() else {
+        sendBuffers.release(output.buffer)
+        return false
+      }
       for index in 0..<control.count { output.window.append(control.bytes[index]) }
       send(handle, side, output, type: control.type)
       return true

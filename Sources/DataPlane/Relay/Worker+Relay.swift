@@ -86,8 +86,9 @@ extension Worker where IO: ~Copyable {
     }
   }
 
-  /// A leg that waits for a large buffer takes a usual one. With buffers left this was a burst larger than what the kernel had been given: try again at
-  /// once. Without, wait for some to come back.
+  /// A leg that waits for a large buffer takes a usual one. With buffers left this was a burst
+  /// larger than what the kernel had been given: try again at once. Without, wait for some to come
+  /// back.
   private mutating func receiveFoundNoBuffer(_ handle: Handle, _ side: Side) {
     let wasPausing = handle.it.isPausing && side == handle.it.tlsSide
     if wasPausing { handle.it.isPausing = false }
