@@ -53,6 +53,12 @@ static inline void culvert_SSL_CTX_set_read_ahead(SSL_CTX *context, int on) {
   SSL_CTX_set_read_ahead(context, on);
 }
 
+// Connections
+
+static inline long culvert_SSL_set_tlsext_host_name(SSL *ssl, const char *name) {
+  return SSL_set_tlsext_host_name(ssl, (char *)name);
+}
+
 // Memory BIOs
 
 static inline long culvert_BIO_get_mem_data(BIO *bio, char **bytes) {
