@@ -57,6 +57,7 @@ let package = Package(
     shim("COpenSSL", links: ["ssl", "crypto"]),
     shim("CNetfilter", links: ["nftnl", "mnl"]),
     shim("CYAML", links: ["yaml"]),
+    shim("CHTTPParser", links: ["http_parser"]),
 
     module("Net", ["CLinux"]),
     module("Identity"),
@@ -65,6 +66,7 @@ let package = Package(
     module("Configuration", ["CLinux", "CYAML", "Identity", "Net", "Policy"]),
     module("Netfilter", ["CLinux", "CNetfilter", "Net"]),
     module("TLS", ["CLinux", "COpenSSL", "Identity", "Net"]),
+    module("Federation", ["CHTTPParser", "CLinux", "Identity", "Net", "TLS"]),
     module("Telemetry", ["CLinux", "Identity", "Net", "Policy"]),
     module(
       "DataPlane",
@@ -115,6 +117,9 @@ let package = Package(
       "AllocationTests",
       ["AllocationCounter", "DataPlane", "Identity", "Net", "RelaySupport", "TLS"]),
     tests("TLSTests", ["COpenSSL", "Identity", "TLS"]),
+    tests(
+      "FederationTests", ["CLinux", "Federation", "Identity", "Net", "TLS", "TestSupport"],
+      resources: [.copy("Scripts")]),
     tests("SniffTests", ["Sniff"]),
     tests("ConfigurationTests", ["Configuration", "Identity", "Net", "Policy"]),
 

@@ -14,6 +14,7 @@ package struct Credential: Sendable {
 package struct LeafRequest: Sendable {
   package var uris: [String]
   package var dnsNames: [String] = []
+  package var ipAddresses: [String] = []
   /// Hours from now; negative ones are in the past.
   package var notBeforeHours = -1
   package var notAfterHours = 24
@@ -93,7 +94,9 @@ package final class Authority: Sendable {
   }
 
   private func configuration(for request: LeafRequest) -> String {
-    let names = request.uris.map { "URI:\($0)" } + request.dnsNames.map { "DNS:\($0)" }
+    let names =
+      request.uris.map { "URI:\($0)" } + request.dnsNames.map { "DNS:\($0)" }
+      + request.ipAddresses.map { "IP:\($0)" }
     return """
       [req]
       distinguished_name = name
