@@ -57,6 +57,10 @@ let package = Package(
     shim("COpenSSL", links: ["ssl", "crypto"]),
     shim("CNetfilter", links: ["nftnl", "mnl"]),
     shim("CYAML", links: ["yaml"]),
+    shim("CHTTP2", links: ["nghttp2"]),
+    .target(
+      name: "CWorkloadAPI", exclude: ["workload.proto"],
+      linkerSettings: [.linkedLibrary("protobuf-c")]),
 
     module("Net", ["CLinux"]),
     module("Identity"),
@@ -65,6 +69,7 @@ let package = Package(
     module("Configuration", ["CLinux", "CYAML", "Identity", "Net", "Policy"]),
     module("Netfilter", ["CLinux", "CNetfilter", "Net"]),
     module("TLS", ["CLinux", "COpenSSL", "Identity", "Net"]),
+    module("WorkloadAPI", ["CHTTP2", "CLinux", "CWorkloadAPI", "Identity", "Net"]),
     module("Telemetry", ["CLinux", "Identity", "Net", "Policy"]),
     module(
       "DataPlane",
