@@ -63,6 +63,8 @@ static inline int culvert_ticket_mac_init(EVP_MAC_CTX *context, const void *key,
       OSSL_PARAM_construct_end(),
   };
   return EVP_MAC_CTX_set_params(context, parameters);
+}
+
 // Connections
 
 static inline long culvert_SSL_set_tlsext_host_name(SSL *ssl, const char *name) {
