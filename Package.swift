@@ -79,7 +79,8 @@ let package = Package(
     module(
       "Control",
       [
-        "CLinux", "Configuration", "DataPlane", "Identity", "Net", "Policy", "TLS", "Telemetry",
+        "CLinux", "Configuration", "DataPlane", "Federation", "Identity", "Net", "Policy", "TLS",
+        "Telemetry", "WorkloadAPI",
       ]),
 
     program("culvert-init", ["Configuration", "Net", "Netfilter", "Policy"]),

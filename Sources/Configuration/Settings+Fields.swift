@@ -9,17 +9,11 @@ extension Settings {
       "workers",
       "admin",
     ])
-    let workload = try fields.required("workload", in: root)
-    let parts = try workload.fields(["identity", "trustBundles"])
-    self.init(
-      identity: try IdentityFiles(parts.required("identity", in: workload), directory: directory),
-      trustBundles: try Self.trustBundles(
-        parts.required("trustBundles", in: workload), directory: directory))
-
+    try self.init(workload: fields.required("workload", in: root), directory: directory)
     if let field = fields["listeners"] { listeners = try ListenerPorts(field) }
     if let field = fields["inbound"] { inbound = try InboundPolicy(field) }
     if let field = fields["outbound"] {
-      outbound = try OutboundPolicy(field, trusted: Set(trustBundles.map(\.trustDomain)))
+      outbound = try OutboundPolicy(field, trusted: trustedDomains)
     }
     if let field = fields["interception"] { interception = try Interception(field) }
     if let field = fields["limits"] { limits = try Limits(field) }
@@ -32,24 +26,6 @@ extension Settings {
   /// `sun_path` has 108 bytes, one of them for the terminating zero (unix(7)).
   private static let socketPathMaximumBytes = 107
 
-  private static func trustBundles(
-    _ field: Field, directory: String
-  ) throws(Problem) -> [TrustBundleFile] {
-    var bundles: [TrustBundleFile] = []
-    var seen: Set<TrustDomain> = []
-    for item in try field.nonEmptyItems() {
-      let fields = try item.fields(["trustDomain", "pem"])
-      let name = try fields.required("trustDomain", in: item)
-      let trustDomain = try name.trustDomain()
-      guard seen.insert(trustDomain).inserted else {
-        throw name.problem("\"\(trustDomain)\" already has a bundle")
-      }
-      let pem = try fields.required("pem", in: item).path(in: directory)
-      bundles.append(TrustBundleFile(trustDomain: trustDomain, pem: pem))
-    }
-    return bundles
-  }
-
   private static func adminSocket(_ field: Field) throws(Problem) -> String {
     let fields = try field.fields(["socket"])
     let socket = try fields.required("socket", in: field)
@@ -59,16 +35,6 @@ extension Settings {
       throw socket.problem("longer than \(socketPathMaximumBytes) bytes")
     }
     return path
-  }
-}
-
-extension IdentityFiles {
-  fileprivate init(_ identity: Field, directory: String) throws(Problem) {
-    let files = try identity.fields(["files"]).required("files", in: identity)
-    let fields = try files.fields(["certificate", "privateKey"])
-    self.init(
-      certificate: try fields.required("certificate", in: files).path(in: directory),
-      privateKey: try fields.required("privateKey", in: files).path(in: directory))
   }
 }
 
@@ -104,8 +70,9 @@ extension InboundPolicy {
 }
 
 extension OutboundPolicy {
-  /// `trusted` are the trust domains that have a bundle: nobody else's identity can ever verify.
-  fileprivate init(_ field: Field, trusted: Set<TrustDomain>) throws(Problem) {
+  /// `trusted` are the trust domains that have a bundle, if the file says which: nobody else's
+  /// identity can ever verify.
+  fileprivate init(_ field: Field, trusted: Set<TrustDomain>?) throws(Problem) {
     self.init()
     let fields = try field.fields(["mode", "rules", "peers"])
     if let field = fields["mode"] { mode = try field.choice(OutboundMode.self) }
@@ -116,7 +83,7 @@ extension OutboundPolicy {
   }
 
   private static func peers(
-    _ field: Field, trusted: Set<TrustDomain>
+    _ field: Field, trusted: Set<TrustDomain>?
   ) throws(Problem) -> [Peer] {
     var peers: [Peer] = []
     var seen: Set<CIDR> = []
@@ -135,7 +102,7 @@ extension OutboundPolicy {
 }
 
 extension OutboundRule {
-  fileprivate init(_ field: Field, trusted: Set<TrustDomain>) throws(Problem) {
+  fileprivate init(_ field: Field, trusted: Set<TrustDomain>?) throws(Problem) {
     let fields = try field.fields(["to", "ports", "action", "expect"])
     let to = try fields.required("to", in: field)
     // An empty list would match nothing here, and every port below.
@@ -215,7 +182,7 @@ extension Field {
   private static let pathMaximumBytes = 4095
 
   /// A path, absolute or resolved against `directory`.
-  fileprivate func path(in directory: String) throws(Problem) -> String {
+  func path(in directory: String) throws(Problem) -> String {
     let text = try text()
     let separator = directory.hasSuffix("/") ? "" : "/"
     let path = text.hasPrefix("/") ? text : directory + separator + text
@@ -225,7 +192,7 @@ extension Field {
     return path
   }
 
-  fileprivate func trustDomain() throws(Problem) -> TrustDomain {
+  func trustDomain() throws(Problem) -> TrustDomain {
     let text = try text()
     do throws(SPIFFEIDError) {
       return try TrustDomain(text)
@@ -235,7 +202,7 @@ extension Field {
   }
 
   /// The SPIFFE ID of a workload (it has a path) whose trust domain has a bundle.
-  fileprivate func workloadID(trusted: Set<TrustDomain>) throws(Problem) -> SPIFFEID {
+  func workloadID(trusted: Set<TrustDomain>?) throws(Problem) -> SPIFFEID {
     let text = try text()
     let id: SPIFFEID
     do throws(SPIFFEIDError) {
@@ -246,7 +213,7 @@ extension Field {
     guard !id.path.isEmpty else {
       throw problem("\(YAMLNode.quote(text)) names a trust domain, not a workload: it has no path")
     }
-    guard trusted.contains(id.trustDomain) else {
+    guard trusted?.contains(id.trustDomain) ?? true else {
       throw problem(
         "no bundle in workload.trustBundles for trust domain \(YAMLNode.quote(id.trustDomain.name))"
       )

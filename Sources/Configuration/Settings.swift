@@ -4,8 +4,13 @@ package import Policy
 
 /// A whole configuration file, validated: every value in it may be used as it stands.
 package struct Settings: Hashable, Sendable {
-  package var identity: IdentityFiles
-  package var trustBundles: [TrustBundleFile]
+  package var identity: IdentitySource
+  /// From the start of the proxy, how long connections that need an identity are held while its
+  /// source has not given one; then they are refused (`identity_unavailable`).
+  package var startupDeadlineMilliseconds = 30_000
+  package var trustBundles: [TrustBundleSource]
+  package var connectionLifetime = ConnectionLifetime.unlimited
+  package var bundleEndpoint: BundleEndpoint?
   package var listeners = ListenerPorts()
   package var inbound = InboundPolicy()
   package var outbound = OutboundPolicy()
@@ -15,9 +20,43 @@ package struct Settings: Hashable, Sendable {
   package var workers: Int?
   package var adminSocket = "/run/culvert/admin.sock"
 
-  package init(identity: IdentityFiles, trustBundles: [TrustBundleFile]) {
+  package init(identity: IdentitySource, trustBundles: [TrustBundleSource]) {
     self.identity = identity
     self.trustBundles = trustBundles
+  }
+}
+
+/// `workload.identity`: where the workload's X.509-SVID comes from.
+package enum IdentitySource: Hashable, Sendable {
+  case files(IdentityFiles)
+  case workloadAPI(WorkloadAPISource)
+  case embeddedCA(EmbeddedCASource)
+}
+
+/// `workload.identity.workloadAPI`.
+package struct WorkloadAPISource: Hashable, Sendable {
+  /// nil: what `SPIFFE_ENDPOINT_SOCKET` names.
+  package var endpoint: WorkloadEndpoint?
+  /// Which of several SVIDs; nil: the first, which is the default identity.
+  package var hint: String?
+
+  package init(endpoint: WorkloadEndpoint? = nil, hint: String? = nil) {
+    self.endpoint = endpoint
+    self.hint = hint
+  }
+}
+
+/// `workload.identity.embeddedCA`: the proxy signs its own SVIDs, and renews them at half their
+/// life.
+package struct EmbeddedCASource: Hashable, Sendable {
+  /// Absolute path; made by `culvert ca init`.
+  package var directory: String
+  package var id: SPIFFEID
+  package var lifetimeSeconds = 3600
+
+  package init(directory: String, id: SPIFFEID) {
+    self.directory = directory
+    self.id = id
   }
 }
 
@@ -35,16 +74,70 @@ package struct IdentityFiles: Hashable, Sendable {
   }
 }
 
-/// One entry of `workload.trustBundles`.
-package struct TrustBundleFile: Hashable, Sendable {
-  package var trustDomain: TrustDomain
-  /// Absolute path of a PEM file with one or more CA certificates.
-  package var pem: String
+/// One entry of `workload.trustBundles`: the bundle of one trust domain, or a source of several.
+package enum TrustBundleSource: Hashable, Sendable {
+  case domain(DomainBundle)
+  /// Absolute path: one file for each trust domain, named after it.
+  case directory(String)
+  /// Absolute path: a SPIFFE bundle map (SPIFFE Trust Domain and Bundle §5).
+  case bundleMap(String)
+  /// What a Workload API's FetchX509Bundles gives; nil: of the endpoint that
+  /// `SPIFFE_ENDPOINT_SOCKET` names.
+  case workloadAPI(WorkloadEndpoint?)
+}
 
-  package init(trustDomain: TrustDomain, pem: String) {
+/// The bundle of one trust domain: a file, an endpoint, or a file that an endpoint keeps fresh.
+package struct DomainBundle: Hashable, Sendable {
+  package var trustDomain: TrustDomain
+  package var file: BundleFile?
+  /// Absolute path: revocation lists, PEM or DER.
+  package var revocationLists: String?
+  package var federation: FederationEndpoint?
+
+  package init(
+    trustDomain: TrustDomain, file: BundleFile? = nil, revocationLists: String? = nil,
+    federation: FederationEndpoint? = nil
+  ) {
     self.trustDomain = trustDomain
-    self.pem = pem
+    self.file = file
+    self.revocationLists = revocationLists
+    self.federation = federation
   }
+}
+
+/// Absolute path of a bundle.
+package enum BundleFile: Hashable, Sendable {
+  /// One or more CA certificates.
+  case pem(String)
+  /// A SPIFFE bundle (SPIFFE Trust Domain and Bundle §4).
+  case jwks(String)
+
+  package var path: String {
+    switch self {
+    case .pem(let path), .jwks(let path): path
+    }
+  }
+}
+
+/// Where a bundle is polled, and how its server is known (SPIFFE Federation §5.1).
+package struct FederationEndpoint: Hashable, Sendable {
+  package var url: HTTPSURL
+  /// Under the `https_spiffe` profile, whom the server must prove to be; nil is `https_web`.
+  package var endpointID: SPIFFEID?
+
+  package init(url: HTTPSURL, endpointID: SPIFFEID? = nil) {
+    self.url = url
+    self.endpointID = endpointID
+  }
+}
+
+/// `workload.bundleEndpoint`: where the bundle of the own trust domain is served.
+package struct BundleEndpoint: Hashable, Sendable {
+  package var address: SocketAddress
+  /// What pollers are told about how often to look.
+  package var refreshHintSeconds = 300
+
+  package init(address: SocketAddress) { self.address = address }
 }
 
 /// `listeners`: the ports the proxy listens on and the rules redirect to.

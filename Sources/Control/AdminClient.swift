@@ -20,6 +20,22 @@ package enum AdminClient {
     return status
   }
 
+  /// The identity of the proxy at `path`, and whom it trusts; throws one line for people.
+  package static func identity(at path: String) throws(LoadError) -> IdentityReport {
+    guard let identity = try ask(.identity, at: path).identity else {
+      throw LoadError(description: "\(path): the answer holds no identity")
+    }
+    return identity
+  }
+
+  /// The metrics of the proxy at `path`; throws one line for people.
+  package static func metrics(at path: String) throws(LoadError) -> String {
+    guard let metrics = try ask(.metrics, at: path).metrics else {
+      throw LoadError(description: "\(path): the answer holds no metrics")
+    }
+    return metrics
+  }
+
   /// Asks the proxy at `path`; throws one line for people.
   package static func ask(
     _ request: AdminRequest.Kind, at path: String,

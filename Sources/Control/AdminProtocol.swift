@@ -10,6 +10,10 @@ package struct AdminRequest: Codable, Sendable {
 
   package enum Kind: String, Codable, Sendable {
     case status
+    /// The own SVID and every bundle, whole.
+    case identity
+    /// In the Prometheus text format.
+    case metrics
   }
 
   package init(_ request: Kind) { self.request = request }
@@ -19,9 +23,13 @@ package struct AdminResponse: Codable, Sendable {
   package var version = AdminRequest.currentVersion
   package var error: String?
   package var status: StatusReport?
+  package var identity: IdentityReport?
+  package var metrics: String?
 
   package init(error: String) { self.error = error }
   package init(status: StatusReport) { self.status = status }
+  package init(identity: IdentityReport) { self.identity = identity }
+  package init(metrics: String) { self.metrics = metrics }
 }
 
 /// What `culvert status` shows.
@@ -41,12 +49,40 @@ package struct StatusReport: Codable, Sendable {
     package var peers: Int
   }
   package struct Identity: Codable, Sendable {
-    package var id: String
+    /// `files`, `workload_api` or `embedded_ca`.
+    package var source: String
+    /// `ready`, `expired`, `awaited` (connections that need one are held) or `unavailable` (they are
+    /// refused).
+    package var state: String
+    /// Of the newest identity, also when it has expired; absent without one.
+    package var id: String?
     /// RFC 3339.
-    package var notBefore: String
-    package var notAfter: String
+    package var notBefore: String?
+    package var notAfter: String?
     /// Negative once it has expired.
-    package var expiresInSeconds: Int64
+    package var expiresInSeconds: Int64?
+    /// Counts the pairs of certificate and key, and the sets of bundles and revocation lists.
+    package var svidEpoch: UInt64
+    package var trustEpoch: UInt64
+    package var rotations: UInt64
+    /// Why the newest of what the sources gave is not in force; absent if it is.
+    package var lastError: String?
+    /// What the clients of the Workload API do, by method.
+    package var workloadAPI: [String: String]?
+  }
+  package struct Bundle: Codable, Sendable {
+    package var trustDomain: String
+    /// `pem`, `jwks`, `directory`, `bundle_map`, `federation`, `workload_api` or `embedded_ca`.
+    package var source: String
+    /// 0: the trust domain is distrusted.
+    package var authorities: Int
+    package var revocationLists: Int
+    package var sequence: UInt64?
+    /// Since its source confirmed it; absent before the first time.
+    package var ageSeconds: Int64?
+    /// Of a bundle endpoint.
+    package var url: String?
+    package var lastError: String?
   }
   package struct KernelTLS: Codable, Sendable {
     package var mode: String
@@ -69,6 +105,8 @@ package struct StatusReport: Codable, Sendable {
     /// mTLS connections since the start by what has protected their records: `user`, `openssl`,
     /// `kernel_send`, `kernel_receive`; one that moved to the kernel counts under each.
     package var engines: [String: UInt64]
+    /// Handshakes finished since the start: `full`, `resumed`.
+    package var handshakes: [String: UInt64]
     /// Refused since the start, by reason; reasons never seen are left out.
     package var refused: [String: UInt64]
   }
@@ -88,7 +126,7 @@ package struct StatusReport: Codable, Sendable {
   package var inbound: Inbound
   package var outbound: Outbound
   package var identity: Identity
-  package var trustDomains: [String]
+  package var bundles: [Bundle]
   package var kernelTLS: KernelTLS
   package var connections: Connections
   package var draining: Bool

@@ -39,6 +39,8 @@ package struct ControlLoop: ~Copyable {
   private let startedAt = Clock.milliseconds()
   private var settings: Settings
   private var epoch: NamespaceEpoch
+  private let identity: IdentityManager
+  private var bundleServer: BundleServer
   private var files: FileWatch
   private var admin: AdminServer
   private var phase = Phase.serving
@@ -64,29 +66,37 @@ package struct ControlLoop: ~Copyable {
     try Self.dropPrivileges()
     // Watched before they are read, and read with no more rights than a reload will have.
     let files = try Self.watch(limits.watchedFiles(configuration: path))
-    let (settings, epoch) = try Settings.loadAll(path: path, number: 1)
+    let settings = try Settings.loadText(path: path)
+    let identity = try IdentityManager(
+      settings, mark: UInt32(settings.interception.mark), now: Clock.milliseconds())
+    let epoch = NamespaceEpoch(settings, identity.state, number: 1)
+    _ = identity.takeChange()
+    let bundleServer = try BundleServer(settings.bundleEndpoint, identity)
     let admin = try AdminServer(path: settings.adminSocket)
     let plane = try Self.startPlane(
       settings, epoch, workers: workers, backend: backend, connectionSlots: room)
     self.init(
-      path: path, plane: plane, signals: signals, settings: settings, epoch: epoch, files: files,
-      admin: admin)
+      path: path, plane: plane, signals: signals, settings: settings, epoch: epoch,
+      identity: identity, bundleServer: bundleServer, files: files, admin: admin)
     self.files.watch(settings.watchedFiles(configuration: path))
     let listeners = plane.listeners.map { "\($0.direction.rawValue) \($0.address)" }
     Diagnostics.write(
       "ready: \(listeners.joined(separator: ", ")); \(plane.links.count) workers, "
-        + "\(backend.rawValue); \(epoch.identity.id)")
+        + "\(backend.rawValue); \(identity.summary)")
   }
 
   private init(
     path: String, plane: DataPlane, signals: consuming Descriptor, settings: Settings,
-    epoch: NamespaceEpoch, files: consuming FileWatch, admin: consuming AdminServer
+    epoch: NamespaceEpoch, identity: IdentityManager, bundleServer: consuming BundleServer,
+    files: consuming FileWatch, admin: consuming AdminServer
   ) {
     self.path = path
     self.plane = plane
     self.signals = signals
     self.settings = settings
     self.epoch = epoch
+    self.identity = identity
+    self.bundleServer = bundleServer
     self.files = files
     self.admin = admin
   }
@@ -185,7 +195,11 @@ package struct ControlLoop: ~Copyable {
         pollfd(fd: plane.records.readable.number, events: Int16(POLLIN), revents: 0),
         pollfd(fd: log.isEmpty ? -1 : STDOUT_FILENO, events: Int16(POLLOUT), revents: 0),
       ]
+      let adminStart = polled.count
       polled += admin.interests
+      let adminEnd = polled.count
+      polled += identity.interests
+      polled += bundleServer.interests
       _ = unsafe poll(&polled, nfds_t(polled.count), waitMilliseconds)
       let now = Clock.milliseconds()
       if polled[0].revents != 0 { takeSignals(now) }
@@ -197,7 +211,11 @@ package struct ControlLoop: ~Copyable {
       }
       takeRecords()
       reloadIfDue(now)
-      if polled[4...].contains(where: { $0.revents != 0 }) || admin.hasClients { serveAdmin(now) }
+      identity.advance(now: now)
+      followIdentity()
+      bundleServer.serve(now: now)
+      let hasAdmin = polled[adminStart..<adminEnd].contains { $0.revents != 0 }
+      if hasAdmin || admin.hasClients { serveAdmin(now) }
       advanceDrain(now)
     }
     plane.stop()
@@ -209,7 +227,8 @@ package struct ControlLoop: ~Copyable {
   private var waitMilliseconds: Int32 {
     var wait: Int64 = 60_000
     if let reloadAt { wait = min(wait, max(0, reloadAt - Clock.milliseconds())) }
-    if admin.hasClients { wait = min(wait, 1000) }
+    if admin.hasClients || bundleServer.hasClients { wait = min(wait, 1000) }
+    wait = min(wait, identity.waitMilliseconds(now: Clock.milliseconds()))
     switch phase {
     case .serving: break
     case .draining, .finishing, .done: wait = min(wait, Self.drainLookMilliseconds)
@@ -244,13 +263,14 @@ package struct ControlLoop: ~Copyable {
     // Whatever is replaced from here on is another change.
     _ = files.hasChanged()
     do throws(LoadError) {
-      let (settings, epoch) = try Settings.loadAll(path: path, number: self.epoch.number + 1)
+      let settings = try Settings.loadText(path: path)
       if let change = settings.firstChangeThatNeedsRestart(from: self.settings) {
         throw LoadError(description: "\(path): \(change) has changed, which needs a restart")
       }
-      try install(epoch)
+      try identity.reload(settings, now: now)
       self.settings = settings
-      self.epoch = epoch
+      _ = identity.takeChange()
+      try install()
       lastReloadError = nil
       files.watch(settings.watchedFiles(configuration: path))
       Diagnostics.write("configuration loaded, epoch \(epoch.number)")
@@ -266,12 +286,36 @@ package struct ControlLoop: ~Copyable {
     }
   }
 
-  private func install(_ epoch: NamespaceEpoch) throws(LoadError) {
-    do throws(DataPlaneError) {
-      try plane.install(epoch)
+  // MARK: Identity
+
+  /// Another identity, or none any more, is another epoch.
+  private mutating func followIdentity() {
+    guard identity.takeChange() else { return }
+    do throws(LoadError) {
+      try install()
     } catch {
-      throw LoadError(description: error.description)
+      Diagnostics.write("identity not installed, epoch \(epoch.number) stays: \(error)")
     }
+  }
+
+  /// Puts settings and identity in force together. Peers whom the identity does not trust any more
+  /// are marked first, so that a worker finds them when the epoch comes.
+  private mutating func install() throws(LoadError) {
+    let next = NamespaceEpoch(settings, identity.state, number: epoch.number + 1)
+    do {
+      if let material = next.identity.material,
+        material.trustEpoch != epoch.identity.material?.trustEpoch
+      {
+        for (peer, refusal) in try plane.peers.verifyAgain(under: material) {
+          Diagnostics.write("peer \(peer) is not trusted any more: \(refusal.rawValue)")
+        }
+      }
+      try plane.install(next)
+      try bundleServer.update(identity)
+    } catch {
+      throw LoadError(description: "\(error)")
+    }
+    epoch = next
   }
 
   // MARK: Drain
@@ -324,9 +368,12 @@ package struct ControlLoop: ~Copyable {
 
   private mutating func serveAdmin(_ now: Int64) {
     let report = statusReport(now)
+    let (identity, plane) = (identity, plane)
     admin.serve(now: now) { request in
       switch request {
       case .status: AdminResponse(status: report)
+      case .identity: AdminResponse(identity: IdentityReport(identity, plane.peers))
+      case .metrics: AdminResponse(metrics: MetricsText.text(report))
       }
     }
   }
@@ -335,7 +382,7 @@ package struct ControlLoop: ~Copyable {
     var isDraining = false
     if case .serving = phase {} else { isDraining = true }
     return StatusReport(
-      epoch: epoch, settings: settings, configuration: path, plane: plane,
+      epoch: epoch, identity: identity, settings: settings, configuration: path, plane: plane,
       uptimeSeconds: (now - startedAt) / 1000, lastReloadError: lastReloadError,
       isDraining: isDraining, droppedLogLines: droppedLogLines)
   }

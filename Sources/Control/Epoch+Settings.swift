@@ -1,9 +1,9 @@
 package import Configuration
-package import DataPlane
+internal import DataPlane
 internal import Identity
+internal import TLS
 internal import Net
 internal import Policy
-internal import TLS
 
 /// Why a configuration cannot be taken; one line for people.
 package struct LoadError: Error, Sendable, CustomStringConvertible {
@@ -11,25 +11,9 @@ package struct LoadError: Error, Sendable, CustomStringConvertible {
 }
 
 extension NamespaceEpoch {
-  /// Reads everything a configuration names. All of it is valid, or it throws and nothing changes.
-  package static func load(
-    _ settings: Settings, number: UInt64
-  ) throws(LoadError) -> NamespaceEpoch {
-    let identity: IdentityMaterial
-    do throws(IdentityError) {
-      identity = try IdentityMaterial.load(
-        certificate: settings.identity.certificate, privateKey: settings.identity.privateKey,
-        bundles: settings.trustBundles.map { ($0.trustDomain, $0.pem) })
-    } catch {
-      throw LoadError(description: error.description)
-    }
-    do throws(TLSSetupError) {
-      _ = try TLSContext(identity)
-    } catch {
-      throw LoadError(description: "OpenSSL: \(error)")
-    }
-    return NamespaceEpoch(
-      number: number, identity: .ready(identity), connectionLifetime: .unlimited,
+  convenience init(_ settings: Settings, _ identity: IdentityState, number: UInt64) {
+    self.init(
+      number: number, identity: identity, connectionLifetime: settings.connectionLifetime,
       inbound: settings.inbound, outbound: settings.outbound,
       limits: ConnectionLimits(settings.limits),
       records: RecordSettings(
@@ -51,12 +35,13 @@ extension ConnectionLimits {
 }
 
 extension Settings {
-  /// Reads a file and everything it names.
-  package static func loadAll(
-    path: String, number: UInt64
-  ) throws(LoadError) -> (Settings, NamespaceEpoch) {
+  /// Reads a configuration file and every file that it names; asks nobody else.
+  ///
+  /// - Returns: what the identity is, or where it will come from.
+  package static func check(path: String) throws(LoadError) -> String {
     let settings = try loadText(path: path)
-    return (settings, try NamespaceEpoch.load(settings, number: number))
+    let identity = try IdentityManager(settings, mark: 0, now: Clock.milliseconds())
+    return "identity \(identity.inForce?.material.id.description ?? "from elsewhere, not asked for")"
   }
 
   /// Reads a configuration file, and nothing that it names.
@@ -70,7 +55,21 @@ extension Settings {
 
   /// Every file whose change is a reason to reload.
   func watchedFiles(configuration: String) -> [String] {
-    [configuration, identity.certificate, identity.privateKey] + trustBundles.map(\.pem)
+    var files = [configuration]
+    switch identity {
+    case .files(let own): files += [own.certificate, own.privateKey]
+    // What it gives is its own to renew.
+    case .embeddedCA, .workloadAPI: break
+    }
+    for source in trustBundles {
+      switch source {
+      case .domain(let domain): files += [domain.file?.path, domain.revocationLists].compactMap(\.self)
+      case .directory(let path): files += BundleFiles.watchedFiles(directory: path)
+      case .bundleMap(let path): files.append(path)
+      case .workloadAPI: break
+      }
+    }
+    return files
   }
 
   /// The first setting that differs from `running` and takes effect at start only.
@@ -79,7 +78,17 @@ extension Settings {
     if workers != running.workers { return "workers" }
     if dataPlane.kernelTLS != running.dataPlane.kernelTLS { return "dataPlane.kernelTLS" }
     if adminSocket != running.adminSocket { return "admin.socket" }
+    if !identity.isSameSource(as: running.identity) { return "workload.identity" }
+    if bundleEndpoint != running.bundleEndpoint { return "workload.bundleEndpoint" }
     if interception.mark != running.interception.mark { return "interception.mark" }
     return nil
+  }
+}
+
+extension IdentitySource {
+  /// Whether a reload can go from one to the other: files may change their paths.
+  func isSameSource(as other: IdentitySource) -> Bool {
+    if case .files = self, case .files = other { return true }
+    return self == other
   }
 }

@@ -9,11 +9,9 @@ internal import Telemetry
 
 extension StatusReport {
   init(
-    epoch: NamespaceEpoch, settings: Settings, configuration: String, plane: DataPlane,
+    epoch: NamespaceEpoch, identity: IdentityManager, settings: Settings, configuration: String, plane: DataPlane,
     uptimeSeconds: Int64, lastReloadError: String?, isDraining: Bool, droppedLogLines: UInt64
   ) {
-    let identity = epoch.identity
-    let now = Timestamp.nowMilliseconds()
     self.init(
       culvert: Culvert.version, pid: getpid(), uptimeSeconds: uptimeSeconds,
       epoch: epoch.number, configuration: configuration, lastReloadError: lastReloadError,
@@ -28,12 +26,7 @@ extension StatusReport {
       outbound: Outbound(
         mode: epoch.outbound.mode.rawValue, rules: epoch.outbound.rules.count,
         peers: epoch.outbound.peers.count),
-      identity: Identity(
-        id: identity.id.description,
-        notBefore: Timestamp.text(unixMilliseconds: identity.notBeforeSeconds * 1000),
-        notAfter: Timestamp.text(unixMilliseconds: identity.notAfterSeconds * 1000),
-        expiresInSeconds: identity.notAfterSeconds - now / 1000),
-      trustDomains: identity.trustDomains.map(\.name).sorted(),
+      identity: Identity(identity), bundles: Bundle.all(identity),
       kernelTLS: KernelTLS(plane.kernel, mode: epoch.records.kernelTLS),
       connections: Connections(plane.links.map(\.counters)), draining: isDraining,
       droppedLogLines: droppedLogLines)
@@ -62,10 +55,14 @@ extension StatusReport.Connections {
     for engine in EngineUse.allCases {
       engines[engine.rawValue] = workers.reduce(0) { $0 &+ $1.total(engine) }
     }
+    var handshakes: [String: UInt64] = [:]
+    for kind in HandshakeKind.allCases {
+      handshakes[kind.rawValue] = workers.reduce(0) { $0 &+ $1.total(kind) }
+    }
     var refused: [String: UInt64] = [:]
     for worker in workers { refused.merge(worker.refusals, uniquingKeysWith: &+) }
     self.init(
       open: open, total: total, accepted: workers.reduce(0) { $0 &+ $1.acceptedTotal },
-      engines: engines, refused: refused)
+      engines: engines, handshakes: handshakes, refused: refused)
   }
 }

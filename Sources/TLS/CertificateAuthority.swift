@@ -95,6 +95,22 @@ package final class CertificateAuthority {
     _ id: SPIFFEID, lifetimeSeconds: Int64 = defaultSVIDLifetimeSeconds, certificate path: String,
     privateKey keyPath: String
   ) throws(IdentityError) {
+    guard path != keyPath else {
+      throw IdentityError(file: path, reason: "cannot hold both the certificate and the key")
+    }
+    let pair = try issue(id, lifetimeSeconds: lifetimeSeconds)
+    do throws(TLSSetupError) {
+      let keyText = try SecretText(privateKey: pair.key)
+      try keyText.write(to: keyPath, mode: 0o600, replacing: true)
+      let text = try SecretText(certificates: pair.chain)
+      try text.write(to: path, mode: 0o644, replacing: true)
+    } catch {
+      throw IdentityError(file: path, reason: "cannot issue: \(error)")
+    }
+  }
+
+  /// Makes a key and an X.509-SVID for `id`, in memory only.
+  package func issue(_ id: SPIFFEID, lifetimeSeconds: Int64) throws(IdentityError) -> KeyPair {
     guard id.trustDomain == trustDomain else {
       throw IdentityError(
         file: directory, reason: "signs for \(trustDomain), not for \(id.trustDomain)")
@@ -109,21 +125,30 @@ package final class CertificateAuthority {
         file: Self.certificatePath(directory),
         reason: "has expired: make a new CA in another directory and give its bundle to all peers")
     }
-    guard path != keyPath else {
-      throw IdentityError(file: path, reason: "cannot hold both the certificate and the key")
-    }
     do throws(TLSSetupError) {
       let key = try CertificateBuilder.makeKey()
       let leaf = try CertificateBuilder.leaf(
         id, key: key, issuer: certificate, issuerKey: self.key, lifetimeSeconds: lifetimeSeconds,
         backdateSeconds: Self.backdateSeconds)
-      let keyText = try SecretText(privateKey: key)
-      try keyText.write(to: keyPath, mode: 0o600, replacing: true)
-      let text = try SecretText(certificates: [leaf])
-      try text.write(to: path, mode: 0o644, replacing: true)
+      return try Self.pair(leaf, key, directory)
     } catch {
-      throw IdentityError(file: path, reason: "cannot issue: \(error)")
+      throw IdentityError(file: directory, reason: "cannot issue: \(error)")
     }
+  }
+
+  private static func pair(
+    _ leaf: Certificate, _ key: PrivateKey, _ directory: String
+  ) throws(TLSSetupError) -> KeyPair {
+    do throws(IdentityError) {
+      return try KeyPair([leaf], key, from: directory, keyFrom: directory)
+    } catch {
+      throw TLSSetupError(error.description)
+    }
+  }
+
+  /// The trust domain's bundle.
+  package var trustBundle: TrustBundle {
+    TrustBundle(trustDomain: trustDomain, certificates: [certificate])
   }
 
   /// The trust domain's bundle as PEM text.

@@ -32,11 +32,14 @@ package final class IdentityMaterial: Sendable {
 
   /// Checks an identity: our own leaf must be one that we would accept from a peer.
   ///
+  /// - Parameter mayHaveEnded: the pair is in use already, and only the trust is another: that it
+  ///   has ended meanwhile must not keep the old trust alive.
   /// - Throws: what is wrong, with the place it is wrong in.
   package init(
-    _ pair: KeyPair, bundles: [TrustBundle], svidEpoch: UInt64, trustEpoch: UInt64
+    _ pair: KeyPair, bundles: [TrustBundle], svidEpoch: UInt64, trustEpoch: UInt64,
+    mayHaveEnded: Bool = false
   ) throws(IdentityError) {
-    id = try Self.verify(pair.chain, bundles, pair.source)
+    id = try Self.verify(pair.chain, bundles, pair.source, mayHaveEnded)
     chain = pair.chain
     key = pair.key
     self.bundles = bundles
@@ -80,15 +83,16 @@ package final class IdentityMaterial: Sendable {
     notAfterSeconds = chain[0].notAfterSeconds
   }
 
-  private static func verify(_ chain: [Certificate], _ bundles: [TrustBundle], _ path: String)
-    throws(IdentityError) -> SPIFFEID
-  {
+  private static func verify(
+    _ chain: [Certificate], _ bundles: [TrustBundle], _ path: String, _ mayHaveEnded: Bool
+  ) throws(IdentityError) -> SPIFFEID {
     let untrusted = unsafe culvert_X509_stack_new()
     defer { unsafe culvert_X509_stack_free(untrusted) }
     for certificate in chain { unsafe culvert_X509_stack_push(untrusted, certificate.pointer) }
     do {
       return try unsafe PeerVerification(bundles).verify(
-        chain[0].pointer, untrusted: untrusted, expect: []
+        chain[0].pointer, untrusted: untrusted, expect: [],
+        on: mayHaveEnded ? .again : .handshake
       ).id
     } catch let error as Rejection {
       throw IdentityError(file: path, reason: reason(error, chain[0]))

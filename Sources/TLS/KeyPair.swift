@@ -1,4 +1,5 @@
 internal import COpenSSL
+package import Identity
 
 /// A certificate chain and the private key of its leaf, read as one and belonging together.
 package struct KeyPair: Sendable {
@@ -59,6 +60,19 @@ package struct KeyPair: Sendable {
 
   /// Whether both are the same certificates.
   package func isSame(as other: KeyPair) -> Bool { chain.map(\.der) == other.chain.map(\.der) }
+
+  package var trustDomain: TrustDomain? { try? spiffeID.trustDomain }
+
+  /// Whom the leaf names; not verified yet.
+  package var spiffeID: SPIFFEID {
+    get throws(IdentityError) {
+      do throws(Rejection) {
+        return try unsafe LeafProfile.spiffeID(chain[0].pointer)
+      } catch {
+        throw IdentityError(file: source, reason: error.refusal.rawValue)
+      }
+    }
+  }
 
   /// When the leaf begins and ends, in Unix seconds.
   package var notBeforeSeconds: Int64 { chain[0].notBeforeSeconds }

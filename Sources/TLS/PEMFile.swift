@@ -166,6 +166,41 @@ enum PEMFile {
   }
 }
 
+extension PEMFile {
+  /// The revocation lists of a file: PEM, or one in DER; at least one.
+  static func revocationLists(_ path: String) throws(IdentityError) -> [RevocationList] {
+    let file = try SecretFile(path, secret: false)
+    let bytes = unsafe Array(UnsafeRawBufferPointer(rebasing: file.bytes[..<file.count]))
+    if let list = RevocationList(der: bytes) { return [list] }
+    guard let bio = unsafe BIO_new_mem_buf(file.bytes.baseAddress, Int32(file.count)) else {
+      throw IdentityError(file: path, reason: "out of memory")
+    }
+    defer {
+      unsafe BIO_free(bio)
+      withExtendedLifetime(file) {}
+    }
+    var lists: [RevocationList] = []
+    ERR_clear_error()
+    while let pointer = unsafe PEM_read_bio_X509_CRL(bio, nil, nil, nil) {
+      unsafe lists.append(RevocationList(owning: pointer))
+      guard lists.count <= TrustBundle.maximumRevocationLists else {
+        throw IdentityError(
+          file: path, reason: "holds more than \(TrustBundle.maximumRevocationLists) lists")
+      }
+    }
+    let code = ERR_peek_last_error()
+    ERR_clear_error()
+    guard OpenSSLError.isReason(code, ERR_LIB_PEM, PEM_R_NO_START_LINE), !lists.isEmpty else {
+      throw IdentityError(
+        file: path,
+        reason: lists.isEmpty
+          ? "holds no revocation list (PEM or DER)"
+          : "PEM block \(lists.count + 1) is damaged: \(OpenSSLError.reason(code))")
+    }
+    return lists
+  }
+}
+
 /// A private key: immutable, its reference count atomic, so workers share it.
 @safe final class PrivateKey: @unchecked Sendable {
   let pointer: OpaquePointer

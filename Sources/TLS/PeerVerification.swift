@@ -29,7 +29,7 @@ struct VerifiedPath {
   }
 
   /// Which checks a path must pass.
-  private enum Occasion {
+  enum Occasion {
     case handshake
     /// A peer whose connections live may have outlived its certificate; whether that ends them is
     /// `connectionLifetime`'s to say.
@@ -63,9 +63,10 @@ struct VerifiedPath {
   /// - Parameters:
   ///   - untrusted: the certificates the peer sent, the leaf among them; borrowed.
   ///   - expect: if not empty, the IDs of which the peer's must be one.
-  func verify(_ leaf: OpaquePointer, untrusted: OpaquePointer?, expect: [SPIFFEID])
-    throws(Rejection) -> VerifiedPath
-  {
+  func verify(
+    _ leaf: OpaquePointer, untrusted: OpaquePointer?, expect: [SPIFFEID],
+    on occasion: Occasion = .handshake
+  ) throws(Rejection) -> VerifiedPath {
     if let untrusted = unsafe untrusted,
       unsafe Int(culvert_X509_stack_count(untrusted)) > Self.maximumPeerCertificates
     {
@@ -76,7 +77,7 @@ struct VerifiedPath {
       throw Rejection(
         .unknownTrustDomain, id.description, error: X509_V_ERR_UNABLE_TO_GET_ISSUER_CERT_LOCALLY)
     }
-    let path = try unsafe validatePath(id, leaf, untrusted, store, .handshake)
+    let path = try unsafe validatePath(id, leaf, untrusted, store, occasion)
     try Self.check(id, isOneOf: expect)
     return path
   }

@@ -25,6 +25,11 @@ internal import Glibc
     unsafe self.pointer = unsafe pointer
   }
 
+  /// The lists of a file: PEM, or one in DER; at least one.
+  package static func load(_ path: String) throws(IdentityError) -> [RevocationList] {
+    try PEMFile.revocationLists(path)
+  }
+
   deinit { unsafe X509_CRL_free(pointer) }
 
   /// Unix seconds; nil if the list does not say when the next one comes.

@@ -5,6 +5,7 @@ package import Identity
 package struct TrustBundle: Sendable {
   /// Far more than any real bundle holds.
   package static let maximumCertificates = 1024
+  package static let maximumRevocationLists = 1024
 
   package let trustDomain: TrustDomain
   let certificates: [Certificate]
@@ -95,6 +96,8 @@ package struct TrustBundle: Sendable {
     trustDomain == other.trustDomain && certificates.map(\.der) == other.certificates.map(\.der)
       && revocationLists.map(\.der) == other.revocationLists.map(\.der)
   }
+
+  package var revocationListsDER: [[UInt8]] { revocationLists.map(\.der) }
 
   /// The anchors, in DER.
   package var certificatesDER: [[UInt8]] { certificates.map(\.der) }

@@ -1,9 +1,7 @@
 internal import ArgumentParser
 internal import Configuration
 internal import Control
-internal import DataPlane
 internal import Glibc
-internal import TLS
 
 @main
 struct CulvertProxy: ParsableCommand {
@@ -41,7 +39,6 @@ struct CulvertProxy: ParsableCommand {
   }
 
   private func checkOnly() throws(LoadError) {
-    let (_, epoch) = try Settings.loadAll(path: config, number: 1)
-    print("\(config): valid; identity \(epoch.identity.id)")
+    print("\(config): valid; \(try Settings.check(path: config))")
   }
 }

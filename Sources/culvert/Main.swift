@@ -7,5 +7,8 @@ struct CulvertTool: ParsableCommand {
     commandName: "culvert",
     abstract: "Looks after culvert-proxy.",
     version: Culvert.version,
-    subcommands: [StatusCommand.self, DoctorCommand.self, CACommand.self])
+    subcommands: [
+      StatusCommand.self, IdentityCommand.self, MetricsCommand.self, DoctorCommand.self,
+      CACommand.self,
+    ])
 }

@@ -95,7 +95,13 @@ struct IdleMemoryTests {
       let details = ConnectionDetails()
       details.source = SocketAddress(.loopbackV4, port: UInt16(index))
       details.destination = SocketAddress(.loopbackV4, port: 443)
-      details.peer = try SPIFFEID("spiffe://cluster.local/ns/\(index)/sa/recommendations")
+      // The worst case: no two connections have the same peer. Its leaf has some 600 bytes.
+      let path = VerifiedPath(
+        id: try SPIFFEID("spiffe://cluster.local/ns/\(index)/sa/recommendations"),
+        leafNotAfterSeconds: 0, notAfterSeconds: 0, notBeforeSeconds: 0)
+      details.peer = VerifiedPeer(
+        path, leaf: LeafHash([UInt64(index), 0, 0, 0]),
+        chain: [UInt8](repeating: 0x30, count: 600), trustEpoch: 1)
       details.alpn = "culvert/1".lowercased()
       details.cipher = suite.name
       handle.it.details = details

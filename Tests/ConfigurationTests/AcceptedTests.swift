@@ -9,9 +9,11 @@ import Testing
   @Test func theLeastIsAllDefaults() throws {
     let settings = try Sample.parse(Sample.least)
     let expected = Settings(
-      identity: IdentityFiles(certificate: "/etc/culvert/a", privateKey: "/etc/culvert/b"),
+      identity: .files(
+        IdentityFiles(certificate: "/etc/culvert/a", privateKey: "/etc/culvert/b")),
       trustBundles: [
-        TrustBundleFile(trustDomain: try TrustDomain("demo.mesh"), pem: "/etc/culvert/c")
+        .domain(
+          DomainBundle(trustDomain: try TrustDomain("demo.mesh"), file: .pem("/etc/culvert/c")))
       ])
     #expect(settings == expected)
     #expect(settings.workers == nil)
@@ -20,10 +22,36 @@ import Testing
 
   @Test func everyFieldIsTaken() throws {
     let settings = try Sample.parse(Sample.text)
-    #expect(settings.identity.certificate == "/etc/culvert/svid.pem")
-    #expect(settings.identity.privateKey == "/run/keys/svid.key")
-    #expect(settings.trustBundles.map(\.trustDomain.name) == ["demo.mesh", "partner.example"])
-    #expect(settings.trustBundles[1].pem == "/etc/culvert/partner.pem")
+    #expect(
+      settings.identity
+        == .files(
+          IdentityFiles(
+            certificate: "/etc/culvert/svid.pem", privateKey: "/run/keys/svid.key")))
+    #expect(settings.startupDeadlineMilliseconds == 5000)
+    #expect(settings.connectionLifetime == .certificate)
+    #expect(
+      settings.bundleEndpoint?.address == SocketAddress(try #require(IPAddress("10.90.0.1")), port: 8443))
+    #expect(settings.bundleEndpoint?.refreshHintSeconds == 60)
+    let partner = try TrustDomain("partner.example")
+    let server = try SPIFFEID("spiffe://partner.example/spire/server")
+    #expect(
+      settings.trustBundles == [
+        .domain(
+          DomainBundle(
+            trustDomain: try TrustDomain("demo.mesh"), file: .pem("/etc/culvert/demo-bundle.pem"),
+            revocationLists: "/etc/culvert/demo.crl")),
+        .domain(
+          DomainBundle(
+            trustDomain: partner, file: .jwks("/etc/culvert/partner.json"),
+            federation: FederationEndpoint(
+              url: try HTTPSURL("https://partner.example:8443/"), endpointID: server))),
+        .domain(
+          DomainBundle(
+            trustDomain: try TrustDomain("web.example"),
+            federation: FederationEndpoint(url: try HTTPSURL("https://web.example/bundle")))),
+        .directory("/etc/culvert/bundles.d"), .bundleMap("/etc/culvert/map.json"),
+        .workloadAPI(try WorkloadEndpoint("unix:///run/agent.sock")),
+      ])
     #expect(settings.listeners.outboundPort == 16001)
     #expect(settings.listeners.inboundPort == 16006)
     #expect(settings.listeners.meshPort == 16008)
@@ -90,7 +118,11 @@ import Testing
     defer { try? FileManager.default.removeItem(at: directory) }
     let file = directory.appendingPathComponent("culvert.yaml")
     try Sample.least.write(to: file, atomically: true, encoding: .utf8)
-    #expect(try Settings.load(path: file.path).identity.certificate == directory.path + "/a")
+    #expect(
+      try Settings.load(path: file.path).identity
+        == .files(
+          IdentityFiles(
+            certificate: directory.path + "/a", privateKey: directory.path + "/b")))
 
     try "workload: 1\n".write(to: file, atomically: true, encoding: .utf8)
     #expect(

@@ -33,7 +33,7 @@ import Testing
 
   @Test(arguments: [
     ("workload: {}", "1:11: workload: missing field \"identity\""),
-    ("workload: { identity: {} }", "1:23: workload.identity: missing field \"files\""),
+    ("workload: { identity: {} }", "1:23: workload.identity: needs one of \"files\", \"workloadAPI\" and \"embeddedCA\""),
     (
       "workload: { identity: { files: { privateKey: a } }, trustBundles: [] }",
       "1:32: workload.identity.files: missing field \"certificate\""
@@ -51,8 +51,8 @@ import Testing
       "1:83: workload.trustBundles: must not be empty"
     ),
     (
-      "workload: { identity: { workloadAPI: { socket: a } } }",
-      "1:25: unknown field \"workload.identity.workloadAPI\""
+      "workload: { identity: { vault: { socket: a } } }",
+      "1:25: unknown field \"workload.identity.vault\""
     ),
     ("inbound: {}", "1:1: missing field \"workload\""),
   ])

@@ -6,9 +6,22 @@ enum Sample {
     workload:
       identity:
         files: { certificate: svid.pem, privateKey: /run/keys/svid.key }
+        startupDeadlineMilliseconds: 5000
       trustBundles:
-        - { trustDomain: demo.mesh, pem: demo-bundle.pem }
-        - { trustDomain: partner.example, pem: partner.pem }
+        - { trustDomain: demo.mesh, pem: demo-bundle.pem, crl: demo.crl }
+        - trustDomain: partner.example
+          jwks: partner.json
+          federation:
+            url: https://partner.example:8443/
+            profile: https_spiffe
+            endpointID: spiffe://partner.example/spire/server
+        - trustDomain: web.example
+          federation: { url: "https://web.example/bundle", profile: https_web }
+        - { directory: bundles.d }
+        - { bundleMap: map.json }
+        - { workloadAPI: { socket: "unix:///run/agent.sock" } }
+      connectionLifetime: certificate
+      bundleEndpoint: { address: 10.90.0.1, port: 8443, refreshHintSeconds: 60 }
     listeners: { outboundPort: 16001, inboundPort: 16006, meshPort: 16008 }
     inbound:
       mode: strict

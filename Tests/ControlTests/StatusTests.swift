@@ -23,9 +23,12 @@ import Testing
         outbound       auto, 2 rules, 1 peer
         identity       spiffe://demo.mesh/ns/shop/sa/web
         expires        2026-02-01T12:00:00.000Z, in 23 h 10 min
-        trust domains  demo.mesh, partner.example
+        source         files, ready; SVID 5, trust 2
+        bundle         demo.mesh: 1 authority from pem, 2 revocation lists, confirmed 1 h 6 min ago
+        bundle         partner.example: DISTRUSTED from federation (https://partner.example/bundle), sequence 7, not fetched yet, last look failed: timed_out
         open           mutual_tls 4, plaintext 1, undecided 2
         since start    140 accepted; mutual_tls 120, plaintext 7
+        handshakes     full 20, resumed 100
         engines        kernel_receive 0, kernel_send 3, openssl 0, user 120
         refused        not_local 1, self_call 3
 
@@ -110,7 +113,7 @@ import Testing
     #expect(
       Set(object.keys) == [
         "version", "culvert", "pid", "uptimeSeconds", "epoch", "configuration", "backend",
-        "workers", "listeners", "inbound", "outbound", "identity", "trustDomains", "connections",
+        "workers", "listeners", "inbound", "outbound", "identity", "bundles", "connections",
         "draining", "droppedLogLines", "kernelTLS",
       ])
     let identity = try #require(object["identity"] as? [String: Any])

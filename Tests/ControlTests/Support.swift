@@ -198,9 +198,18 @@ extension StatusReport {
       inbound: Inbound(mode: "permissive", ports: ["10000": "strict", "8080": "disabled"]),
       outbound: Outbound(mode: "auto", rules: 2, peers: 1),
       identity: Identity(
-        id: "spiffe://demo.mesh/ns/shop/sa/web", notBefore: "2026-01-31T12:00:00.000Z",
-        notAfter: "2026-02-01T12:00:00.000Z", expiresInSeconds: 83_400),
-      trustDomains: ["partner.example", "demo.mesh"],
+        source: "files", state: "ready", id: "spiffe://demo.mesh/ns/shop/sa/web",
+        notBefore: "2026-01-31T12:00:00.000Z", notAfter: "2026-02-01T12:00:00.000Z",
+        expiresInSeconds: 83_400, svidEpoch: 5, trustEpoch: 2, rotations: 4),
+      bundles: [
+        Bundle(
+          trustDomain: "demo.mesh", source: "pem", authorities: 1, revocationLists: 2,
+          ageSeconds: 4000),
+        Bundle(
+          trustDomain: "partner.example", source: "federation", authorities: 0,
+          revocationLists: 0, sequence: 7, url: "https://partner.example/bundle",
+          lastError: "timed_out"),
+      ],
       kernelTLS: KernelTLS(
         mode: "auto", send: ["TLS_AES_128_GCM_SHA256"], receive: [], rekey: true,
         sendReason: nil, receiveReason: "recvmsg: Input/output error"),
@@ -208,6 +217,7 @@ extension StatusReport {
         open: ["mutual_tls": 4, "plaintext": 1, "undecided": 2],
         total: ["mutual_tls": 120, "plaintext": 7], accepted: 140,
         engines: ["user": 120, "openssl": 0, "kernel_send": 3, "kernel_receive": 0],
+        handshakes: ["full": 20, "resumed": 100],
         refused: ["self_call": 3, "not_local": 1]),
       draining: false, droppedLogLines: 0)
   }

@@ -110,7 +110,7 @@ import Testing
 @Suite struct SettingsTests {
   static func settings() throws -> Settings {
     Settings(
-      identity: IdentityFiles(certificate: "/c", privateKey: "/k"), trustBundles: [])
+      identity: .files(IdentityFiles(certificate: "/c", privateKey: "/k")), trustBundles: [])
   }
 
   @Test func `ports and lists come from the settings`() throws {

@@ -139,13 +139,13 @@
         connectTimeoutMilliseconds: 10_000, halfCloseTimeoutMilliseconds: 60_000,
         sniffMemoryMaximumBytes: 1 << 20)
       let epoch = NamespaceEpoch(
-        number: 1, identity: identity, inbound: InboundPolicy(), outbound: OutboundPolicy(),
-        limits: limits,
+        number: 1, identity: .ready(identity), connectionLifetime: .unlimited,
+        inbound: InboundPolicy(), outbound: OutboundPolicy(), limits: limits,
         records: RecordSettings(
           kernelTLS: .auto, kernelTLSAfterBytes: plan.kernelTLSAfterBytes,
           keyUpdateAfterRecords: RecordLayer.recordsPerKeyMaximum))
       let namespace = NamespaceState(
-        epoch: epoch, context: try TLSContext(identity),
+        epoch: epoch, context: try TLSContext(identity), ownID: identity.id,
         ports: ListenerPortSet(outbound: 1, inbound: 2, mesh: 3), mark: 0)
       return WorkerSeed(
         link: link, shared: shared, namespaces: [namespace], listeners: [], firstID: 0,

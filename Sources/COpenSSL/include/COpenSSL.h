@@ -23,6 +23,7 @@
 
 static const uint64_t culvert_SSL_OP_NO_COMPRESSION = SSL_OP_NO_COMPRESSION;
 static const uint64_t culvert_SSL_OP_NO_RENEGOTIATION = SSL_OP_NO_RENEGOTIATION;
+static const uint64_t culvert_SSL_OP_NO_TICKET = SSL_OP_NO_TICKET;
 static const uint64_t culvert_SSL_OP_SERVER_PREFERENCE = SSL_OP_CIPHER_SERVER_PREFERENCE;
 
 static inline int culvert_SSL_CTX_set_protocol_versions(SSL_CTX *context, int low, int high) {

@@ -58,11 +58,8 @@ enum StatusText {
   }
 
   private static func identity(_ report: StatusReport) -> [(String, String)] {
-    [
-      ("identity", report.identity.id),
-      ("expires", expiry(report.identity)),
-      ("trust domains", report.trustDomains.sorted().joined(separator: ", ")),
-    ]
+    IdentityText.own(report.identity)
+      + report.bundles.map { ("bundle", IdentityText.line($0)) }
   }
 
   private static func connections(_ report: StatusReport) -> [(String, String)] {
@@ -70,6 +67,7 @@ enum StatusText {
     var rows = [
       ("open", counts(connections.open)),
       ("since start", "\(connections.accepted) accepted; \(counts(connections.total))"),
+      ("handshakes", counts(connections.handshakes)),
       ("engines", counts(connections.engines)),
       ("refused", connections.refused.isEmpty ? "none" : counts(connections.refused)),
     ]
@@ -83,13 +81,15 @@ enum StatusText {
 
   /// When an identity ends, and loudly if that is soon or past.
   static func expiry(_ identity: StatusReport.Identity) -> String {
-    let left = identity.expiresInSeconds
-    guard left > 0 else {
-      return "\(identity.notAfter), EXPIRED \(duration(Int64(clamping: left.magnitude))) ago"
+    guard let end = identity.notAfter, let left = identity.expiresInSeconds else {
+      return "unknown"
     }
-    let text = "\(identity.notAfter), in \(duration(left))"
-    guard let start = seconds(identity.notBefore), let end = seconds(identity.notAfter),
-      Double(left) < soonPart * (end - start)
+    guard left > 0 else {
+      return "\(end), EXPIRED \(duration(Int64(clamping: left.magnitude))) ago"
+    }
+    let text = "\(end), in \(duration(left))"
+    guard let from = identity.notBefore.flatMap(seconds), let to = seconds(end),
+      Double(left) < soonPart * (to - from)
     else { return text }
     return text + ", EXPIRES SOON"
   }

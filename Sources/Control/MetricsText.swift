@@ -1,0 +1,47 @@
+internal import Telemetry
+
+/// What a proxy tells Prometheus (text format 0.0.4), made of its status.
+enum MetricsText {
+  static func text(_ report: StatusReport) -> String {
+    var text = Exposition()
+    text.gauge("culvert_up", "1 while the proxy runs.", [([:], 1)])
+    text.gauge(
+      "culvert_identity_state", "1 for the state the identity is in.",
+      ["ready", "expired", "awaited", "unavailable"].map {
+        (["state": $0], report.identity.state == $0 ? 1 : 0)
+      })
+    if let seconds = report.identity.expiresInSeconds {
+      text.gauge(
+        "culvert_identity_expiry_seconds",
+        "Seconds until the own X.509-SVID ends; negative once it has.", [([:], Double(seconds))])
+    }
+    text.counter(
+      "culvert_identity_rotations_total", "X.509-SVIDs that took the place of one before.",
+      [([:], report.identity.rotations)])
+    text.gauge(
+      "culvert_identity_error", "1 if what a source gave last is not in force.",
+      [([:], report.identity.lastError == nil ? 0 : 1)])
+    text.gauge(
+      "culvert_trust_epoch", "Counts the sets of bundles and revocation lists.",
+      [([:], Double(report.identity.trustEpoch))])
+    text.gauge(
+      "culvert_bundle_age_seconds", "Seconds since the source of a trust bundle confirmed it.",
+      report.bundles.compactMap { bundle in
+        bundle.ageSeconds.map { (labels(bundle), Double($0)) }
+      })
+    text.gauge(
+      "culvert_bundle_authorities", "CA certificates of a trust bundle; 0 is distrusted.",
+      report.bundles.map { (labels($0), Double($0.authorities)) })
+    text.counter(
+      "culvert_handshakes_total", "mTLS handshakes finished, by how the peer proved itself.",
+      report.connections.handshakes.sorted { $0.key < $1.key }.map { (["kind": $0.key], $0.value) })
+    text.counter(
+      "culvert_refused_total", "Connections refused, by reason.",
+      report.connections.refused.sorted { $0.key < $1.key }.map { (["reason": $0.key], $0.value) })
+    return text.finished
+  }
+
+  private static func labels(_ bundle: StatusReport.Bundle) -> [String: String] {
+    ["trust_domain": bundle.trustDomain, "source": bundle.source]
+  }
+}
