@@ -58,9 +58,16 @@ final class Endpoint: Sendable {
     try HTTPSURL("https://\(host):\(port)\(path)")
   }
 
-  /// Lines it said that begin with this word.
-  func lines(_ word: String) -> [String] {
-    program.output.lines.filter { $0.hasPrefix(word + " ") }
+  /// The requests that have arrived: path, Host and SNI of each. Asks one thing more, which comes
+  /// after whatever was on its way.
+  func requests() throws -> [String] {
+    let barrier = "/bundle?barrier=\(UUID().uuidString)"
+    try Program.check([
+      "curl", "--silent", "--insecure", url(barrier, host: "127.0.0.1").description,
+    ])
+    try program.waitForOutput(containing: barrier)
+    return program.output.lines.filter { $0.hasPrefix("request ") && !$0.contains("?barrier=") }
+      .map { String($0.dropFirst("request ".count)) }
   }
 }
 

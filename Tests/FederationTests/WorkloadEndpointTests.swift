@@ -62,6 +62,6 @@ import Testing
     #expect(try request("/redirect?to=\(same.url("/bundle"))").refusal == nil)
     let error = try request("/redirect?to=\(other.url("/bundle"))").refusal
     #expect(error?.reason == .certificateRefused)
-    #expect(other.lines("request").isEmpty)
+    #expect(try other.requests().isEmpty)
   }
 }
