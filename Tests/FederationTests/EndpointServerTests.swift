@@ -292,6 +292,11 @@ private final class ServingThread: Sendable {
   @Test(.enabled(if: geteuid() == 0, "SO_MARK needs CAP_NET_ADMIN"))
   func theListenerIsMarked() throws {
     let server = try ServingThread(document(sequence: 1), identity(), mark: Mark.proxy)
+    let sockets = try Program.check([
+      "ss", "--tcp", "--listening", "--numeric", "--extended", "--no-header",
+      "sport = :\(server.port)",
+    ])
+    #expect(sockets.contains("fwmark:0xc17"), "\(sockets)")
     #expect(try fetch(server).sequence == 1)
   }
 }

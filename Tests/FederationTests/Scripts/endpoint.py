@@ -3,7 +3,7 @@
     endpoint.py CERTIFICATE KEY BUNDLE [--plain]
 
 Says "listening on PORT" and, for each request that arrives over TLS, "request PATH HOST SNI". The
-path chooses the answer.
+path chooses the answer. Ends when its input does.
 """
 
 import http.server
@@ -170,5 +170,6 @@ if "--plain" not in sys.argv:
     server.socket = context.wrap_socket(
         server.socket, server_side=True, do_handshake_on_connect=False
     )
+threading.Thread(target=server.serve_forever, daemon=True).start()
 say(f"listening on {server.server_address[1]}")
-server.serve_forever()
+sys.stdin.read()  # Ends with whoever started this.
