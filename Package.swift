@@ -58,6 +58,10 @@ let package = Package(
     shim("CNetfilter", links: ["nftnl", "mnl"]),
     shim("CYAML", links: ["yaml"]),
     shim("CHTTPParser", links: ["http_parser"]),
+    shim("CHTTP2", links: ["nghttp2"]),
+    .target(
+      name: "CWorkloadAPI", exclude: ["workload.proto"],
+      linkerSettings: [.linkedLibrary("protobuf-c")]),
 
     module("Net", ["CLinux"]),
     module("Identity"),
@@ -67,6 +71,7 @@ let package = Package(
     module("Netfilter", ["CLinux", "CNetfilter", "Net"]),
     module("TLS", ["CLinux", "COpenSSL", "Identity", "Net"]),
     module("Federation", ["CHTTPParser", "CLinux", "Identity", "Net", "TLS"]),
+    module("WorkloadAPI", ["CHTTP2", "CLinux", "CWorkloadAPI", "Identity", "Net"]),
     module("Telemetry", ["CLinux", "Identity", "Net", "Policy"]),
     module(
       "DataPlane",

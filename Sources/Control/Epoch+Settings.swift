@@ -29,7 +29,8 @@ extension NamespaceEpoch {
       throw LoadError(description: "OpenSSL: \(error)")
     }
     return NamespaceEpoch(
-      number: number, identity: identity, inbound: settings.inbound, outbound: settings.outbound,
+      number: number, identity: .ready(identity), connectionLifetime: .unlimited,
+      inbound: settings.inbound, outbound: settings.outbound,
       limits: ConnectionLimits(settings.limits),
       records: RecordSettings(
         kernelTLS: settings.dataPlane.kernelTLS,

@@ -3,7 +3,7 @@ internal import Identity
 package import Net
 package import Policy
 internal import Synchronization
-internal import TLS
+package import TLS
 package import Telemetry
 
 /// What a worker thread starts from; handed over once, then used by that thread only.
@@ -98,6 +98,8 @@ package final class DataPlane {
   /// Where the listeners are: direction by word, and address.
   package let listeners: [(direction: Direction, address: SocketAddress)]
   private let shared: SharedState
+  /// What the TLS contexts of all workers have in common.
+  private let tls = SharedTLSState()
   private var threads: [pthread_t] = []
 
   /// Binds the listeners and starts the threads; when this returns, connections are served.
@@ -125,7 +127,7 @@ package final class DataPlane {
       if index == 0 { addresses = listeners.map { ($0.direction, $0.address) } }
       seeds.append(
         WorkerSeed(
-          link: link, shared: shared, namespaces: [try Self.state(namespace, kernel)],
+          link: link, shared: shared, namespaces: [try Self.state(namespace, kernel, tls)],
           listeners: listeners, firstID: start | UInt64(index) << 30,
           slotLimit: connectionSlots, backend: backend, kernel: kernel))
     }
@@ -134,21 +136,23 @@ package final class DataPlane {
   }
 
   private static func state(
-    _ namespace: NamespaceSetup, _ kernel: KernelVerdict
+    _ namespace: NamespaceSetup, _ kernel: KernelVerdict, _ tls: SharedTLSState
   ) throws(DataPlaneError) -> NamespaceState {
     NamespaceState(
-      epoch: namespace.epoch, context: try context(namespace.epoch, kernel), ports: namespace.ports,
-      mark: namespace.mark)
+      epoch: namespace.epoch, context: try context(namespace.epoch, kernel, tls),
+      ownID: namespace.epoch.identity.material?.id, ports: namespace.ports, mark: namespace.mark)
   }
 
   /// Where the kernel is required, only what it can do for a connection's whole life is negotiated.
   private static func context(
-    _ epoch: NamespaceEpoch, _ kernel: KernelVerdict
-  ) throws(DataPlaneError) -> TLSContext {
+    _ epoch: NamespaceEpoch, _ kernel: KernelVerdict, _ tls: SharedTLSState
+  ) throws(DataPlaneError) -> TLSContext? {
+    guard let identity = epoch.identity.material else { return nil }
     let isRequired = epoch.records.kernelTLS == .require
     do throws(TLSSetupError) {
       return try TLSContext(
-        epoch.identity, suites: isRequired ? kernel.sufficientSuites : CipherSuite.allCases)
+        identity, suites: isRequired ? kernel.sufficientSuites : CipherSuite.allCases,
+        shared: tls)
     } catch {
       throw DataPlaneError(description: "OpenSSL: \(error)")
     }
@@ -222,12 +226,16 @@ package final class DataPlane {
   /// New connections are judged by the epoch as soon as each worker has taken it, within a loop.
   /// If this throws, no worker has.
   package func install(_ epoch: NamespaceEpoch) throws(DataPlaneError) {
-    var contexts: [TLSContext] = []
-    for _ in links { contexts.append(try Self.context(epoch, kernel)) }
+    var contexts: [TLSContext?] = []
+    for _ in links { contexts.append(try Self.context(epoch, kernel, tls)) }
     for (link, context) in zip(links, contexts) {
       link.give(.install(epoch, context, namespace: 0))
     }
   }
+
+  /// The peers that were verified; after a change of trust, before the epoch that brings it, the
+  /// control thread verifies them again.
+  package var peers: PeerRegistry { tls.peers }
 
   /// Stops accepting inbound and mesh connections; outbound goes on.
   package func drain() { for link in links { link.give(.drain) } }

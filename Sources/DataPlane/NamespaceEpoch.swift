@@ -5,22 +5,38 @@ package import TLS
 package final class NamespaceEpoch: Sendable {
   /// Counts loaded configurations from 1.
   package let number: UInt64
-  package let identity: IdentityMaterial
+  package let identity: IdentityState
+  package let connectionLifetime: ConnectionLifetime
   package let inbound: InboundPolicy
   package let outbound: OutboundPolicy
   package let limits: ConnectionLimits
   package let records: RecordSettings
 
   package init(
-    number: UInt64, identity: IdentityMaterial, inbound: InboundPolicy, outbound: OutboundPolicy,
-    limits: ConnectionLimits, records: RecordSettings
+    number: UInt64, identity: IdentityState, connectionLifetime: ConnectionLifetime, inbound: InboundPolicy,
+    outbound: OutboundPolicy, limits: ConnectionLimits, records: RecordSettings
   ) {
     self.number = number
     self.identity = identity
+    self.connectionLifetime = connectionLifetime
     self.inbound = inbound
     self.outbound = outbound
     self.limits = limits
     self.records = records
+  }
+}
+
+/// Whether a namespace has an identity to speak with.
+package enum IdentityState: Sendable {
+  case ready(IdentityMaterial)
+  /// The source has not given one yet: connections that need it are held.
+  case awaited
+  /// There is none: connections that need it are refused.
+  case unavailable
+
+  package var material: IdentityMaterial? {
+    if case .ready(let material) = self { return material }
+    return nil
   }
 }
 

@@ -1,4 +1,5 @@
 internal import CLinux
+internal import Identity
 internal import Net
 internal import Policy
 internal import TLS
@@ -7,7 +8,10 @@ internal import Telemetry
 /// What a worker knows of one namespace it serves.
 struct NamespaceState {
   var epoch: NamespaceEpoch
-  var context: TLSContext
+  /// nil while there is no identity.
+  var context: TLSContext?
+  /// Whom the connection log names as ourselves, also when the identity has gone again.
+  var ownID: SPIFFEID?
   let ports: ListenerPortSet
   /// SO_MARK of every socket dialled for it.
   let mark: UInt32
@@ -169,8 +173,7 @@ extension Worker where IO: ~Copyable {
     for order in link.take() {
       switch order {
       case .install(let epoch, let context, let namespace):
-        namespaces[namespace].epoch = epoch
-        namespaces[namespace].context = context
+        install(epoch, context, namespace)
       case .drain: drainInbound()
       case .finish: finishAll()
       case .stop: stopAll()
@@ -211,7 +214,7 @@ extension Worker where IO: ~Copyable {
       Self.earliest(handle.it.helloDeadline, handle.it.connectDeadline),
       Self.earliest(
         Self.earliest(handle.it.graceDeadline, handle.it.closeDeadline),
-        handle.it.sessionDeadline))
+        Self.earliest(handle.it.sessionDeadline, handle.it.lifetimeDeadline)))
     if first == 0 { deadlines.clear(handle.slot) } else { deadlines.set(handle.slot, first) }
   }
 
@@ -237,6 +240,8 @@ extension Worker where IO: ~Copyable {
         closeExpired(handle)
       } else if passed(handle.it.sessionDeadline) {
         endTicketWait(handle)
+      } else if passed(handle.it.lifetimeDeadline) {
+        lifetimeExpired(handle)
       }
       if handle.it.state != .vacant { scheduleDeadline(handle) }
     }

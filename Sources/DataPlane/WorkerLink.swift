@@ -10,8 +10,8 @@ package import Telemetry
 /// Sendable although a context is not: it is made for one worker and given away with the order.
 enum Order: @unchecked Sendable {
   /// New connections of the namespace are judged by this from now on. The context is made for this
-  /// worker and handed over.
-  case install(NamespaceEpoch, TLSContext, namespace: Int)
+  /// worker and handed over; without one there is no identity.
+  case install(NamespaceEpoch, TLSContext?, namespace: Int)
   /// Accept nothing inbound any more; outbound goes on.
   case drain
   /// Close in order whatever is still open.

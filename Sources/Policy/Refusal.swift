@@ -25,6 +25,9 @@ package enum Refusal: String, Error, Hashable, Sendable, CaseIterable {
   case connectFailed = "connect_failed"
   case connectTimeout = "connect_timeout"
   // Handshake
+  /// There is no identity of our own yet, or none any more.
+  case identityUnavailable = "identity_unavailable"
+  case identityExpired = "identity_expired"
   case handshakeTimeout = "handshake_timeout"
   case handshakeFailed = "handshake_failed"
   case peerClosedInHandshake = "peer_closed_in_handshake"

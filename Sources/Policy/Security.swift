@@ -35,6 +35,14 @@ package enum KernelTLSMode: String, Hashable, Sendable, CaseIterable {
   case require
 }
 
+/// `workload.connectionLifetime`: how long an mTLS connection may last.
+package enum ConnectionLifetime: String, Hashable, Sendable, CaseIterable {
+  /// As long as the applications want.
+  case unlimited
+  /// Until the first of both ends' certificates ends.
+  case certificate
+}
+
 extension RelayReason {
   /// What the relayed bytes are, as far as the reason tells.
   package var security: Security {

@@ -30,6 +30,25 @@ internal import Identity
   var notBeforeSeconds: Int64 { unsafe Certificate.seconds(X509_get0_notBefore(pointer)) }
   var notAfterSeconds: Int64 { unsafe Certificate.seconds(X509_get0_notAfter(pointer)) }
 
+  var der: [UInt8] { unsafe DER.bytes { unsafe i2d_X509(pointer, $0) } }
+
+  /// Certificates one behind the other (DER), as the Workload API sends them; nil if that is not
+  /// what the bytes are, or none.
+  static func list(der: [UInt8]) -> [Certificate]? {
+    var certificates: [Certificate] = []
+    let isWhole = unsafe der.withUnsafeBufferPointer { bytes in
+      var cursor = bytes.baseAddress
+      let end = unsafe cursor.map { unsafe $0 + bytes.count }
+      while let start = unsafe cursor, let end = unsafe end, unsafe start < end {
+        guard let pointer = unsafe d2i_X509(nil, &cursor, end - start) else { return false }
+        unsafe certificates.append(Certificate(owning: pointer))
+      }
+      return true
+    }
+    ERR_clear_error()
+    return isWhole && !certificates.isEmpty ? certificates : nil
+  }
+
   /// An ASN.1 time as Unix seconds; 0, long past, if it is not one.
   static func seconds(_ time: UnsafePointer<ASN1_TIME>?) -> Int64 {
     var parts = unsafe tm()

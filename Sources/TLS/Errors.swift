@@ -94,6 +94,7 @@ package struct Alert: RawRepresentable, Hashable, Sendable {
   package static let unexpectedMessage = Alert(rawValue: 10)
   package static let badRecordMAC = Alert(rawValue: 20)
   package static let recordOverflow = Alert(rawValue: 22)
+  package static let certificateRevoked = Alert(rawValue: 44)
   package static let illegalParameter = Alert(rawValue: 47)
   package static let decodeError = Alert(rawValue: 50)
   package static let internalError = Alert(rawValue: 80)

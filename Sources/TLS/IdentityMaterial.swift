@@ -2,50 +2,6 @@ internal import COpenSSL
 internal import Glibc
 package import Identity
 
-/// The trust anchors of one trust domain.
-package struct TrustBundle: Sendable {
-  /// Far more than any real bundle holds.
-  package static let maximumCertificates = 1024
-
-  package let trustDomain: TrustDomain
-  let certificates: [Certificate]
-
-  /// Trust anchors in the bundle; at least 1.
-  package var count: Int { certificates.count }
-
-  /// Reads and checks a PEM file. Each certificate must be a CA; one that carries a SPIFFE ID must
-  /// carry that of the trust domain itself, without a path (X509-SVID §3.2).
-  package init(_ trustDomain: TrustDomain, pem path: String) throws(IdentityError) {
-    let certificates = try PEMFile.certificates(path, limit: Self.maximumCertificates)
-    for (index, certificate) in certificates.enumerated() {
-      if let fault = Self.fault(certificate, trustDomain) {
-        throw IdentityError(file: path, reason: "certificate \(index + 1) \(fault)")
-      }
-    }
-    self.init(trustDomain: trustDomain, certificates: certificates)
-  }
-
-  /// From certificates already checked.
-  init(trustDomain: TrustDomain, certificates: [Certificate]) {
-    self.trustDomain = trustDomain
-    self.certificates = certificates
-  }
-
-  private static func fault(_ certificate: Certificate, _ trustDomain: TrustDomain) -> String? {
-    if certificate.isMalformed { return "has a malformed extension" }
-    guard certificate.isCA else { return "is not a CA certificate" }
-    do throws(Rejection) {
-      let id = try unsafe LeafProfile.spiffeID(certificate.pointer)
-      guard id.trustDomain == trustDomain else { return "belongs to \(id), not to \(trustDomain)" }
-      guard id.path.isEmpty else { return "is no signing certificate: \(id) has a path" }
-      return nil
-    } catch {
-      // A CA need not name its trust domain (X509-SVID §3.2 says SHOULD).
-      return error.refusal == .noURISAN ? nil : "has \(error.refusal.rawValue): \(error.detail)"
-    }
-  }
-}
-
 /// The workload's certificate, key and trust bundles: loaded, checked together, immutable. Shared by
 /// all workers.
 package final class IdentityMaterial: Sendable {
@@ -61,12 +17,36 @@ package final class IdentityMaterial: Sendable {
   package let notAfterSeconds: Int64
   /// Every trust domain whose members we can verify, in the order of the configuration.
   package let bundles: [TrustBundle]
+  /// Counts the pairs of certificate and key, and separately the sets of bundles and revocation
+  /// lists, from 1. A verification, a ticket and a session are good for the numbers they were made
+  /// under.
+  package let svidEpoch: UInt64
+  package let trustEpoch: UInt64
   package var trustDomains: [TrustDomain] { bundles.map(\.trustDomain) }
 
   let chain: [Certificate]
   let key: PrivateKey
 
-  /// Loads and checks an identity: our own leaf must be one that we would accept from a peer.
+  /// Our own certificates, the leaf first, in DER.
+  package var chainDER: [[UInt8]] { chain.map(\.der) }
+
+  /// Checks an identity: our own leaf must be one that we would accept from a peer.
+  ///
+  /// - Throws: what is wrong, with the place it is wrong in.
+  package init(
+    _ pair: KeyPair, bundles: [TrustBundle], svidEpoch: UInt64, trustEpoch: UInt64
+  ) throws(IdentityError) {
+    id = try Self.verify(pair.chain, bundles, pair.source)
+    chain = pair.chain
+    key = pair.key
+    self.bundles = bundles
+    self.svidEpoch = svidEpoch
+    self.trustEpoch = trustEpoch
+    notBeforeSeconds = chain[0].notBeforeSeconds
+    notAfterSeconds = chain[0].notAfterSeconds
+  }
+
+  /// Loads and checks an identity.
   ///
   /// - Parameters:
   ///   - certificate: a PEM file, the leaf first, then its intermediates.
@@ -76,13 +56,7 @@ package final class IdentityMaterial: Sendable {
   package static func load(
     certificate: String, privateKey: String, bundles: [(trustDomain: TrustDomain, pem: String)]
   ) throws(IdentityError) -> IdentityMaterial {
-    let chain = try loadChain(certificate)
-    let key = try PEMFile.privateKey(privateKey)
-    guard unsafe X509_check_private_key(chain[0].pointer, key.pointer) == 1 else {
-      ERR_clear_error()
-      throw IdentityError(
-        file: privateKey, reason: "is not the key of the certificate in \(certificate)")
-    }
+    let pair = try KeyPair(certificate: certificate, privateKey: privateKey)
     var loaded: [TrustBundle] = []
     for bundle in bundles {
       guard !loaded.contains(where: { $0.trustDomain == bundle.trustDomain }) else {
@@ -91,26 +65,19 @@ package final class IdentityMaterial: Sendable {
       }
       loaded.append(try TrustBundle(bundle.trustDomain, pem: bundle.pem))
     }
-    let id = try verify(chain, loaded, certificate)
-    return IdentityMaterial(id: id, chain: chain, key: key, bundles: loaded)
+    return try IdentityMaterial(pair, bundles: loaded, svidEpoch: 1, trustEpoch: 1)
   }
 
+  /// From what has been checked already.
   init(id: SPIFFEID, chain: [Certificate], key: PrivateKey, bundles: [TrustBundle]) {
     self.id = id
     self.chain = chain
     self.key = key
     self.bundles = bundles
+    svidEpoch = 1
+    trustEpoch = 1
     notBeforeSeconds = chain[0].notBeforeSeconds
     notAfterSeconds = chain[0].notAfterSeconds
-  }
-
-  private static func loadChain(_ path: String) throws(IdentityError) -> [Certificate] {
-    let chain = try PEMFile.certificates(path, limit: maximumChainCertificates)
-    let bytes = chain.reduce(0) { unsafe $0 + Int(i2d_X509($1.pointer, nil)) }
-    guard bytes <= maximumChainBytes else {
-      throw IdentityError(file: path, reason: "holds more than \(maximumChainBytes) bytes (DER)")
-    }
-    return chain
   }
 
   private static func verify(_ chain: [Certificate], _ bundles: [TrustBundle], _ path: String)
@@ -121,7 +88,8 @@ package final class IdentityMaterial: Sendable {
     for certificate in chain { unsafe culvert_X509_stack_push(untrusted, certificate.pointer) }
     do {
       return try unsafe PeerVerification(bundles).verify(
-        chain[0].pointer, untrusted: untrusted, expect: [])
+        chain[0].pointer, untrusted: untrusted, expect: []
+      ).id
     } catch let error as Rejection {
       throw IdentityError(file: path, reason: reason(error, chain[0]))
     } catch {

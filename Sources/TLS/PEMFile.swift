@@ -173,5 +173,21 @@ enum PEMFile {
   /// Takes over the caller's reference.
   init(owning pointer: OpaquePointer) { unsafe self.pointer = unsafe pointer }
 
+  /// - Parameter pkcs8: DER, unencrypted, exactly one key; the caller cleanses it.
+  init?(pkcs8: UnsafeRawBufferPointer) {
+    var cursor = unsafe UnsafePointer(
+      pkcs8.baseAddress?.assumingMemoryBound(to: UInt8.self))
+    let info = unsafe d2i_PKCS8_PRIV_KEY_INFO(nil, &cursor, pkcs8.count)
+    defer {
+      unsafe PKCS8_PRIV_KEY_INFO_free(info)
+      ERR_clear_error()
+    }
+    let end = unsafe pkcs8.baseAddress.map { unsafe $0 + pkcs8.count }
+    guard let info = unsafe info, unsafe cursor.map({ unsafe UnsafeRawPointer($0) }) == end,
+      let key = unsafe EVP_PKCS82PKEY(info)
+    else { return nil }
+    unsafe pointer = unsafe key
+  }
+
   deinit { unsafe EVP_PKEY_free(pointer) }
 }

@@ -17,6 +17,8 @@ package enum PeerRefusal: String, Error, CaseIterable, Sendable {
   case extendedKeyUsageIncomplete = "extended_key_usage_incomplete"
   case unknownTrustDomain = "unknown_trust_domain"
   case untrustedChain = "untrusted_chain"
+  /// A revocation list of its issuer names it, or a certificate above it.
+  case certificateRevoked = "certificate_revoked"
   case certificateExpired = "certificate_expired"
   case certificateNotYetValid = "certificate_not_yet_valid"
   /// The peer sent more certificates than `PeerVerification.maximumPeerCertificates`.

@@ -22,6 +22,13 @@ internal import COpenSSL
   /// Output was lost: nothing of this session may be sent any more.
   private(set) var failed = false
 
+  /// Records written in the call that is under way.
+  var recordsWritten = 0
+  /// Bytes of the record being written that are still to come: OpenSSL writes in pieces of its own.
+  private var recordRemaining = 0
+  private var header = InlineArray<5, UInt8>(repeating: 0)
+  private var headerCount = 0
+
   mutating func read(into destination: UnsafeMutableRawPointer, _ length: Int) -> Int {
     guard let source = unsafe input, inputRemaining > 0 else { return 0 }
     let count = min(length, inputRemaining)
@@ -33,6 +40,7 @@ internal import COpenSSL
 
   /// Takes all of the bytes, or none and marks the session failed.
   mutating func write(_ bytes: UnsafeRawPointer, _ length: Int) -> Bool {
+    unsafe countRecords(UnsafeRawBufferPointer(start: bytes, count: length))
     // Behind older output that still waits, nothing may overtake.
     if overflowCount == 0, let available = window?.available, available >= length {
       unsafe window?.append(bytes, length)
@@ -47,6 +55,25 @@ internal import COpenSSL
     unsafe (store + overflowCount).copyMemory(from: bytes, byteCount: length)
     overflowCount += length
     return true
+  }
+
+  private mutating func countRecords(_ bytes: UnsafeRawBufferPointer) {
+    var index = 0
+    while index < bytes.count {
+      if recordRemaining > 0 {
+        let count = min(recordRemaining, bytes.count - index)
+        recordRemaining -= count
+        index += count
+        continue
+      }
+      header[headerCount] = unsafe bytes[index]
+      headerCount += 1
+      index += 1
+      guard headerCount == header.count else { continue }
+      headerCount = 0
+      recordsWritten += 1
+      recordRemaining = Int(header[3]) << 8 | Int(header[4])
+    }
   }
 
   /// Moves what waited into the window, as much as it takes.

@@ -1,5 +1,6 @@
 internal import COpenSSL
 internal import Glibc
+internal import Identity
 
 /// The OpenSSL contexts of one identity, for both roles.
 ///
@@ -14,16 +15,21 @@ internal import Glibc
 
   /// The identity that sessions of this context present.
   package let identity: IdentityMaterial
+  let shared: SharedTLSState
   let verification: PeerVerification
   private let suites: [CipherSuite]
   let server: OpaquePointer
   let client: OpaquePointer
 
-  /// - Parameter suites: what is offered, or accepted, in this order of preference.
+  /// - Parameters:
+  ///   - suites: what is offered, or accepted, in this order of preference.
+  ///   - shared: what it has in common with the contexts of other workers and epochs.
   package init(
-    _ identity: IdentityMaterial, suites: [CipherSuite] = CipherSuite.allCases
+    _ identity: IdentityMaterial, suites: [CipherSuite] = CipherSuite.allCases,
+    shared: SharedTLSState = SharedTLSState()
   ) throws(TLSSetupError) {
     self.identity = identity
+    self.shared = shared
     self.suites = suites
     verification = try PeerVerification(identity.bundles)
     guard let server = unsafe SSL_CTX_new(TLS_server_method()) else {
@@ -38,6 +44,7 @@ internal import Glibc
     try unsafe configureBoth(server)
     try unsafe configureBoth(client)
     try configureServer()
+    try configureResumption()
     try unsafe require(
       Self.offer.withUnsafeBufferPointer {
         unsafe SSL_CTX_set_alpn_protos(client, $0.baseAddress, UInt32($0.count)) == 0
@@ -60,7 +67,7 @@ internal import Glibc
     try unsafe require(culvert_SSL_CTX_set1_groups_list(context, Self.groups) == 1, "groups")
     unsafe SSL_CTX_set_options(
       context,
-      culvert_SSL_OP_NO_COMPRESSION | culvert_SSL_OP_NO_RENEGOTIATION | culvert_SSL_OP_NO_TICKET
+      culvert_SSL_OP_NO_COMPRESSION | culvert_SSL_OP_NO_RENEGOTIATION
         | culvert_SSL_OP_SERVER_PREFERENCE)
     let mode =
       SSL_MODE_RELEASE_BUFFERS | SSL_MODE_ENABLE_PARTIAL_WRITE
@@ -89,7 +96,6 @@ internal import Glibc
   }
 
   private func configureServer() throws(TLSSetupError) {
-    try unsafe require(SSL_CTX_set_num_tickets(server, 0) == 1, "tickets")
     try unsafe require(SSL_CTX_set_max_early_data(server, 0) == 1, "early data")
     try unsafe require(SSL_CTX_set_recv_max_early_data(server, 0) == 1, "early data")
     unsafe SSL_CTX_set_client_hello_cb(server, TLSContext.requireALPN, nil)
@@ -166,10 +172,8 @@ extension TLSContext {
         return 0
       }
       do throws(Rejection) {
-        unsafe state.pointee.peer = try unsafe state.pointee.context.verification.verify(
+        unsafe state.pointee.peer = try unsafe state.pointee.context.verified(
           leaf, untrusted: X509_STORE_CTX_get0_untrusted(store), expect: state.pointee.expect)
-        unsafe state.pointee.peerNotAfterSeconds = unsafe Certificate.seconds(
-          X509_get0_notAfter(leaf))
         unsafe X509_STORE_CTX_set_error(store, X509_V_OK)
         return 1
       } catch {
@@ -178,6 +182,37 @@ extension TLSContext {
         return 0
       }
     }
+
+  /// Who the peer is, from the registry if this leaf has been verified already.
+  private func verified(
+    _ leaf: OpaquePointer, untrusted: OpaquePointer?, expect: [SPIFFEID]
+  ) throws(Rejection) -> VerifiedPeer {
+    guard let hash = unsafe LeafHash(leaf) else {
+      throw Rejection(.pathInvalid, "out of memory", error: X509_V_ERR_OUT_OF_MEM)
+    }
+    let epoch = identity.trustEpoch
+    if let known = shared.peers.find(hash, trustEpoch: epoch, now: Int64(time(nil))) {
+      try PeerVerification.check(known.id, isOneOf: expect)
+      return known
+    }
+    let path = try unsafe verification.verify(leaf, untrusted: untrusted, expect: expect)
+    var chain: [UInt8] = []
+    for index in unsafe 0..<(untrusted.map { unsafe culvert_X509_stack_count($0) } ?? 0) {
+      let certificate = unsafe culvert_X509_stack_value(untrusted, index)
+      chain += unsafe DER.bytes { unsafe i2d_X509(certificate, $0) }
+    }
+    return shared.peers.keep(
+      VerifiedPeer(path, leaf: hash, chain: chain, trustEpoch: epoch))
+  }
+
+  /// Why a peer verified by another context is not trusted by this one; nil if it is.
+  package func refusal(of peer: VerifiedPeer) -> PeerRefusal? {
+    if let refusal = peer.refusal { return refusal }
+    guard peer.trustEpoch != identity.trustEpoch else { return nil }
+    let refusal = verification.refusal(of: peer)
+    if let refusal { peer.revoke(refusal) } else { peer.confirm(trustEpoch: identity.trustEpoch) }
+    return refusal
+  }
 
   /// Called in both roles; the line is OpenSSL's own, which cleanses it afterwards.
   private static let captureSecret: SSL_CTX_keylog_cb_func = { ssl, line in

@@ -1,5 +1,6 @@
 internal import COpenSSL
 package import Identity
+package import Net
 
 /// Which end of a connection a session is, and of which kind.
 package enum TLSRole: Sendable {
@@ -33,19 +34,25 @@ package enum TLSRole: Sendable {
   let ssl: OpaquePointer
   let state: UnsafeMutablePointer<SessionState>
   private var phase = Phase.handshaking
+  /// Records that a server has sent under its traffic secret already: its session tickets.
+  package private(set) var ticketRecordsSent = 0
   private var idleRecords = 0
 
   private enum Phase { case handshaking, established, closed, failed }
 
-  /// - Parameter expect: the IDs of which the peer's must be one; empty: any ID of a trust domain
-  ///   with a bundle.
-  package init(_ context: TLSContext, role: TLSRole, expect: [SPIFFEID]) throws(TLSSetupError) {
+  /// - Parameters:
+  ///   - expect: the IDs of which the peer's must be one; empty: any ID of a trust domain with a
+  ///     bundle.
+  ///   - server: of a client, whose sessions it resumes and adds to; nil resumes nothing.
+  package init(
+    _ context: TLSContext, role: TLSRole, expect: [SPIFFEID], server: SocketAddress? = nil
+  ) throws(TLSSetupError) {
     let parent = unsafe role == .client ? context.client : context.server
     guard let ssl = unsafe SSL_new(parent) else {
       throw TLSSetupError("SSL_new: \(OpenSSLError.takeReason())")
     }
     let state = UnsafeMutablePointer<SessionState>.allocate(capacity: 1)
-    unsafe state.initialize(to: SessionState(context: context, role: role, expect: expect))
+    unsafe state.initialize(to: SessionState(context: context, role: role, expect: expect, server: server))
     let buffers = unsafe UnsafeMutableRawPointer(state).assumingMemoryBound(to: RecordBuffers.self)
     guard unsafe SSL_set_ex_data(ssl, SessionState.exDataIndex, state) == 1,
       let bio = unsafe RecordBIO.make(buffers)
@@ -63,6 +70,7 @@ package enum TLSRole: Sendable {
     }
     unsafe self.ssl = unsafe ssl
     unsafe self.state = unsafe state
+    if let server { offerSession(server) }
   }
 
   deinit {
@@ -102,7 +110,14 @@ package enum TLSRole: Sendable {
     guard unsafe state.pointee.role != .client || acceptsSelectedProtocol else {
       return .failed(fail(SSL_ERROR_SSL, "the server selected a protocol that was not offered"))
     }
+    guard agreePeer() else {
+      return .failed(fail(SSL_ERROR_SSL, "a session resumed with nobody"))
+    }
     phase = .established
+    // What a server says after the client's Finished can be nothing else (RFC 8446 §4.6.1).
+    if unsafe state.pointee.role != .client {
+      ticketRecordsSent = unsafe state.pointee.buffers.recordsWritten
+    }
     return .finished
   }
 
@@ -147,6 +162,7 @@ package enum TLSRole: Sendable {
       if error == SSL_ERROR_ZERO_RETURN { return .closeNotify }
       return .failed(fail(error))
     }
+    if total == 0 { keepSession() }
     idleRecords = total == 0 ? idleRecords + 1 : 0
     guard idleRecords <= Self.maximumIdleRecords else {
       return .failed(fail(SSL_ERROR_SSL, "too many records without data"))
@@ -222,6 +238,7 @@ package enum TLSRole: Sendable {
     unsafe state.pointee.buffers.input = record.baseAddress
     unsafe state.pointee.buffers.inputRemaining = record.count
     unsafe state.pointee.buffers.window = output
+    unsafe state.pointee.buffers.recordsWritten = 0
     unsafe state.pointee.buffers.drain()
   }
 
@@ -235,6 +252,9 @@ package enum TLSRole: Sendable {
   // MARK: Failure
 
   private mutating func fail(_ error: Int32, _ reason: String? = nil) -> HandshakeFailure {
+    if phase == .handshaking, let server = unsafe state.pointee.server {
+      unsafe state.pointee.context.shared.clientSessions.forget(server)
+    }
     phase = .failed
     let code = reason == nil ? ERR_peek_error() : 0
     ERR_clear_error()
@@ -266,10 +286,18 @@ package enum TLSRole: Sendable {
 
 extension TLSSession {
   /// Who the peer proved to be; nil until its certificate was verified.
-  package var peer: SPIFFEID? { unsafe state.pointee.peer }
+  package var peer: SPIFFEID? { unsafe state.pointee.peer?.id }
 
-  /// When the peer's certificate ends, in Unix seconds; 0 until it was verified.
-  package var peerNotAfterSeconds: Int64 { unsafe state.pointee.peerNotAfterSeconds }
+  /// The same, with what it takes to judge the peer again.
+  package var verifiedPeer: VerifiedPeer? { unsafe state.pointee.peer }
+
+  /// When our own certificate ends, in Unix seconds.
+  package var ownNotAfterSeconds: Int64 {
+    unsafe state.pointee.context.identity.notAfterSeconds
+  }
+
+  /// Whether an earlier session was resumed, in place of certificates.
+  package var isResumed: Bool { unsafe SSL_session_reused(ssl) == 1 }
 
   /// The protocol selected by ALPN.
   package var alpn: String? {

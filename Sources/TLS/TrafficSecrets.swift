@@ -94,7 +94,8 @@ extension TLSSession {
   /// Lends the secrets of what we send and what we receive, then cleanses them here. From now on
   /// `seal` must not be called, and `open` only for the session tickets that come first.
   ///
-  /// Both directions' sequence numbers are 0: the handshake's own records had other keys.
+  /// Both directions' sequence numbers are 0, since the handshake's own records had other keys; a
+  /// server's own is `ticketRecordsSent`.
   package mutating func handOver<Result>(
     _ body: (_ send: UnsafeRawBufferPointer, _ receive: UnsafeRawBufferPointer) -> Result
   ) -> Result {

@@ -16,6 +16,10 @@ package enum ConnectionEnd: String, Hashable, Sendable, CaseIterable {
   /// A TLS peer sent something RFC 8446 forbids, or an alert.
   case protocolError = "protocol_error"
   case halfCloseTimeout = "half_close_timeout"
+  /// The peer's certificate would not be accepted any more; `reason` says why.
+  case revoked
+  /// Under `connectionLifetime: certificate`, a certificate of either end has ended.
+  case lifetimeEnded = "lifetime_ended"
   /// Open at the drain deadline and closed in order.
   case drained
   /// Open when the proxy stopped.
@@ -42,6 +46,8 @@ package struct ConnectionRecord: Sendable {
   package var serverName: String?
   package var alpn: String?
   package var cipher: String?
+  /// How the peer proved its identity.
+  package var handshake: HandshakeKind?
   /// What protected the records sent to the TLS peer, and those received from it.
   package var sendEngine: RecordEngine?
   package var receiveEngine: RecordEngine?
@@ -89,6 +95,7 @@ extension ConnectionRecord {
     field("sni", serverName)
     field("alpn", alpn)
     field("cipher", cipher)
+    field("handshake", handshake?.rawValue)
     field("engine.send", sendEngine?.rawValue)
     field("engine.recv", receiveEngine?.rawValue)
     field("engine.reason", engineReason)

@@ -13,7 +13,8 @@ internal import Synchronization
   private static let openCells = 2
   private static let totalCells = openCells + Security.allCases.count
   private static let engineCells = totalCells + Security.allCases.count
-  private static let refusalCells = engineCells + EngineUse.allCases.count
+  private static let handshakeCells = engineCells + EngineUse.allCases.count
+  private static let refusalCells = handshakeCells + HandshakeKind.allCases.count
 
   package init(refusalWords words: [String]) {
     refusalWords = words + ["other"]
@@ -46,6 +47,10 @@ internal import Synchronization
 
   package func protected(by engine: EngineUse) { bump(Self.engineCells + engine.index, 1) }
 
+  package func shaken(_ handshake: HandshakeKind) {
+    bump(Self.handshakeCells + handshake.index, 1)
+  }
+
   package func refused(_ word: String) {
     let index = indices[word] ?? refusalWords.count - 1
     bump(Self.refusalCells + index, 1)
@@ -65,6 +70,10 @@ internal import Synchronization
   package func total(_ security: Security) -> UInt64 { read(Self.totalCells + security.index) }
 
   package func total(_ engine: EngineUse) -> UInt64 { read(Self.engineCells + engine.index) }
+
+  package func total(_ handshake: HandshakeKind) -> UInt64 {
+    read(Self.handshakeCells + handshake.index)
+  }
 
   /// Refusals by word, without the zeros.
   package var refusals: [String: UInt64] {
@@ -95,6 +104,16 @@ package enum EngineUse: String, Hashable, Sendable, CaseIterable {
     case .kernelReceive: 3
     }
   }
+}
+
+/// How a peer proved its identity; the raw value is the word in logs, metrics and tools.
+package enum HandshakeKind: String, Hashable, Sendable, CaseIterable {
+  /// By its certificate.
+  case full
+  /// By a session that it had agreed on with its certificate earlier.
+  case resumed
+
+  fileprivate var index: Int { self == .full ? 0 : 1 }
 }
 
 extension Security {

@@ -112,10 +112,11 @@ final class OpenSSLEnd {
   /// The record layer that takes over here.
   func handOver(recordsPerKey: Int) -> RecordEnd? {
     guard session.handOverObstacle == nil, let suite = session.cipherSuite else { return nil }
+    let recordsSent = session.ticketRecordsSent
     return unsafe session.handOver { send, receive in
       unsafe RecordEnd(
         suite, isClient: isClient, send: Array(send), receive: Array(receive),
-        recordsPerKey: recordsPerKey)
+        recordsPerKey: recordsPerKey, recordsSent: recordsSent)
     }
   }
 }
@@ -133,7 +134,7 @@ final class MixedConnection {
   var opened: [Opened] = []
 
   /// - Parameters:
-  ///   - tickets: what a server with OpenSSL sends.
+  ///   - tickets: what a server sends, by OpenSSL in either case.
   ///   - early: data that OpenSSL's end sends at once when it is through, a client in the same
   ///     flight as its Finished.
   init(
@@ -141,10 +142,7 @@ final class MixedConnection {
     early: [UInt8] = [], recordsPerKey: Int = RecordLayer.recordsPerKeyMaximum
   ) throws {
     let context = try TLSContext(identity, suites: [suite])
-    if tickets > 0 {
-      unsafe SSL_CTX_clear_options(context.server, culvert_SSL_OP_NO_TICKET)
-      unsafe SSL_CTX_set_num_tickets(context.server, tickets)
-    }
+    unsafe SSL_CTX_set_num_tickets(context.server, tickets)
     openssl = try OpenSSLEnd(context, isClient: !culvertIsClient)
     handedOver = try OpenSSLEnd(context, isClient: culvertIsClient)
     if culvertIsClient { toOpenSSL += handedOver.feed([]) } else { toCulvert += openssl.feed([]) }

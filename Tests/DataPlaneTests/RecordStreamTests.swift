@@ -37,7 +37,7 @@ import Testing
     suite: CipherSuite, culvertIsClient: Bool
   ) throws {
     let connection = try connect(
-      suite, culvertIsClient: culvertIsClient, tickets: culvertIsClient ? 2 : 0,
+      suite, culvertIsClient: culvertIsClient, tickets: 2,
       recordsPerKey: RecordLayer.recordsPerKeyMinimum)
     let (openssl, culvert) = (connection.openssl, connection.culvert)
     var random = Seeded(state: UInt64(suite.rawValue) + (culvertIsClient ? 1 : 0))

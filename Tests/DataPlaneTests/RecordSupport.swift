@@ -21,14 +21,16 @@ final class RecordEnd {
 
   init(
     _ suite: CipherSuite, isClient: Bool, send: [UInt8], receive: [UInt8],
-    contexts: Contexts = Contexts(), recordsPerKey: Int = RecordLayer.recordsPerKeyMaximum
+    contexts: Contexts = Contexts(), recordsPerKey: Int = RecordLayer.recordsPerKeyMaximum,
+    recordsSent: Int = 0
   ) {
     self.suite = suite
     self.contexts = contexts
     layer = RecordLayer(suite, isClient: isClient, recordsPerKey: recordsPerKey)
     let isInstalled = unsafe send.withUnsafeBytes { send in
       unsafe receive.withUnsafeBytes { receive in
-        unsafe layer.install(send: send, receive: receive, with: &contexts.ciphers)
+        unsafe layer.install(
+          send: send, receive: receive, recordsSent: recordsSent, with: &contexts.ciphers)
       }
     }
     precondition(isInstalled)
@@ -145,7 +147,8 @@ struct RecordPair {
   /// - Parameter seed: of the secrets.
   init(
     _ suite: CipherSuite = .aes128GCM, seed: UInt8 = 1, contexts: Contexts = Contexts(),
-    recordsPerKey: Int = RecordLayer.recordsPerKeyMaximum
+    recordsPerKey: Int = RecordLayer.recordsPerKeyMaximum,
+    recordsSent: Int = 0
   ) {
     let up = (0..<suite.hashBytes).map { UInt8(truncatingIfNeeded: $0) ^ seed }
     let down = up.map { $0 &+ 101 }

@@ -193,7 +193,9 @@ import Testing
     let bundles = court.bundles + [TrustBundle("weak.mesh", [weak])]
     let verification = try PeerVerification(bundles)
     func judge(_ leaf: TestCertificate) throws -> SPIFFEID {
-      try unsafe verification.verify(leaf.certificate.pointer, untrusted: nil, expect: [])
+      try unsafe verification.verify(
+        leaf.certificate.pointer, untrusted: nil, expect: []
+      ).id
     }
     #expect(try judge(TestCertificate(Recipe(), issuer: court.root)) == .web)
     for leaf in [

@@ -1,4 +1,5 @@
 import Identity
+import Net
 
 @testable import TLS
 
@@ -33,9 +34,12 @@ final class End {
   var windowBytes = 64 * 1024
 
   var hasPending: Bool { session.hasPendingOutput }
+  var isResumed: Bool { session.isResumed }
 
-  init(_ context: TLSContext, _ role: TLSRole, expect: [SPIFFEID] = []) throws {
-    session = try TLSSession(context, role: role, expect: expect)
+  init(
+    _ context: TLSContext, _ role: TLSRole, expect: [SPIFFEID] = [], server: SocketAddress? = nil
+  ) throws {
+    session = try TLSSession(context, role: role, expect: expect, server: server)
   }
 
   /// Runs a step with a window and gives what it wrote.

@@ -20,7 +20,7 @@ import Testing
     #expect(pair.server.received == Array("early bird".utf8))
   }
 
-  @Test func `a server sends no tickets: after its Finished it has nothing to say`() throws {
+  @Test func `after its Finished a server sends one ticket, in one record, and nothing else`() throws {
     let pair = try Pair(client: mesh.web, server: mesh.db)
     pair.server.inbox += pair.client.start()
     while let answer = pair.server.takeRecord() { pair.client.inbox += answer }
@@ -28,7 +28,8 @@ import Testing
     var answers: [UInt8] = []
     while let answer = pair.server.takeRecord() { answers += answer }
     #expect(pair.server.state.isEstablished)
-    #expect(answers.isEmpty)
+    #expect(pair.server.session.ticketRecordsSent == 1)
+    #expect(answers.count == 5 + Int(answers[3]) << 8 + Int(answers[4]))
   }
 
   @Test func `a client names no server (SNI)`() throws {

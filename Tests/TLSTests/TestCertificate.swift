@@ -141,15 +141,6 @@ struct Recipe {
   }
 }
 
-extension Certificate {
-  var der: [UInt8] {
-    var bytes: UnsafeMutablePointer<UInt8>?
-    let count = unsafe i2d_X509(pointer, &bytes)
-    defer { unsafe CRYPTO_free(bytes, nil, 0) }
-    return unsafe Array(UnsafeBufferPointer(start: bytes, count: Int(count)))
-  }
-}
-
 extension TrustBundle {
   init(_ name: String, _ authorities: [TestCertificate]) {
     self.init(

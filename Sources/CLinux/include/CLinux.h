@@ -13,6 +13,7 @@
 #include <linux/capability.h>
 #include <linux/filter.h>
 #include <linux/tls.h>
+#include <malloc.h>
 #include <net/if.h>
 #include <netinet/in.h>
 #include <linux/netfilter_ipv4.h>

@@ -13,6 +13,7 @@
 #include <openssl/kdf.h>
 #include <openssl/params.h>
 #include <openssl/pem.h>
+#include <openssl/rand.h>
 #include <openssl/ssl.h>
 #include <openssl/x509.h>
 #include <openssl/x509_vfy.h>
@@ -53,6 +54,18 @@ static inline void culvert_SSL_CTX_set_read_ahead(SSL_CTX *context, int on) {
   SSL_CTX_set_read_ahead(context, on);
 }
 
+// Resumption
+
+/// A ticket's MAC: HMAC-SHA256 with this key.
+static inline int culvert_ticket_mac_init(EVP_MAC_CTX *context, const void *key, size_t bytes) {
+  OSSL_PARAM parameters[] = {
+      OSSL_PARAM_construct_octet_string(OSSL_MAC_PARAM_KEY, (void *)key, bytes),
+      OSSL_PARAM_construct_utf8_string(OSSL_MAC_PARAM_DIGEST, "SHA256", 0),
+      OSSL_PARAM_construct_end(),
+  };
+  return EVP_MAC_CTX_set_params(context, parameters);
+}
+
 // Connections
 
 static inline long culvert_SSL_set_tlsext_host_name(SSL *ssl, const char *name) {
@@ -79,6 +92,11 @@ static inline int culvert_X509_stack_push(STACK_OF(X509) * stack, X509 *certific
 
 /// Frees the stack, not the certificates on it.
 static inline void culvert_X509_stack_free(STACK_OF(X509) * stack) { sk_X509_free(stack); }
+
+/// The certificate at an index; it stays the stack's.
+static inline X509 *culvert_X509_stack_value(const STACK_OF(X509) * stack, int index) {
+  return sk_X509_value(stack, index);
+}
 
 static inline int culvert_names_count(const GENERAL_NAMES *names) {
   return sk_GENERAL_NAME_num(names);

@@ -88,7 +88,8 @@ final class ConnectionDetails {
   var destination: SocketAddress?
   var scan = ClientHelloScan()
   var hello: ClientHello?
-  var peer: SPIFFEID?
+  var peer: VerifiedPeer?
+  var handshake: HandshakeKind?
   var alpn: String?
   var cipher: String?
   /// Why the records are not protected by the engine they could be.
@@ -96,6 +97,8 @@ final class ConnectionDetails {
   var reason: String?
   var detail: String?
   var expect: [SPIFFEID] = []
+  /// When it must have ended because a certificate does, idle or not.
+  var lifetimeEnd: UInt64 = 0
 }
 
 /// One slot of a worker's slab.
@@ -131,6 +134,10 @@ final class ConnectionDetails {
   var connectDeadline: UInt64 = 0
   var graceDeadline: UInt64 = 0
   var closeDeadline: UInt64 = 0
+  /// Waits for an identity, before the handshake, or before dialling for it.
+  var isHeld = false
+  /// When it is to end because a certificate does.
+  var lifetimeDeadline: UInt64 = 0
   /// How long the session waits for tickets.
   var sessionDeadline: UInt64 = 0
   /// When a half-closed connection ends unless bytes flow, and the bytes at the last look.

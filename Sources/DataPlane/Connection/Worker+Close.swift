@@ -41,7 +41,7 @@ extension Worker where IO: ~Copyable {
     leaveAfterAlert(handle)
   }
 
-  private mutating func leaveAfterAlert(_ handle: Handle) {
+  mutating func leaveAfterAlert(_ handle: Handle) {
     guard let side = handle.it.tlsSide else { return }
     handle.it.state = .draining
     startLinger(handle)
@@ -88,6 +88,7 @@ extension Worker where IO: ~Copyable {
     handle.it.graceDeadline = 0
     handle.it.closeDeadline = 0
     handle.it.sessionDeadline = 0
+    handle.it.lifetimeDeadline = 0
     scheduleDeadline(handle)
     closeLeg(handle, .client, reset: reset)
     // Closing the first has made the slot vacant if the other was closed before.
@@ -163,6 +164,7 @@ extension Worker where IO: ~Copyable {
     record.source = details.source
     record.destination = details.destination
     record.cipher = details.cipher
+    record.handshake = details.handshake
     if let layer = unsafe handle.it.records {
       record.sendEngine = unsafe layer.pointee.sendEngine
       record.receiveEngine = unsafe layer.pointee.receiveEngine
@@ -173,10 +175,11 @@ extension Worker where IO: ~Copyable {
     record.engineReason = details.engineReason
     record.serverName = details.hello?.serverName
     record.alpn = details.alpn ?? details.hello?.alpn.first
-    let own = namespaces[Int(handle.it.namespace)].context.identity.id
+    let own = namespaces[Int(handle.it.namespace)].ownID
     if handle.it.security == .mutualTLS {
-      record.sourceIdentity = handle.it.direction == .outbound ? own : details.peer
-      record.destinationIdentity = handle.it.direction == .outbound ? details.peer : own
+      let peer = details.peer?.id
+      record.sourceIdentity = handle.it.direction == .outbound ? own : peer
+      record.destinationIdentity = handle.it.direction == .outbound ? peer : own
     }
     shared.records.append(record)
   }
@@ -198,27 +201,37 @@ extension Worker where IO: ~Copyable {
       switch handle.it.state {
       case .vacant, .draining, .closed: break
       case .sniffing, .connecting, .handshaking: end(handle, .stopped)
-      case .relaying: finish(handle)
+      case .relaying: finish(handle, as: .drained)
       }
     }
   }
 
   /// A connection that is idle at this moment is closed in order; one in the middle of something is
   /// reset, since an orderly end would make half of it look like the whole.
-  private mutating func finish(_ handle: Handle) {
-    handle.it.end = .drained
-    for side in [Side.client, .server] {
-      let leg = handle.it[side]
-      if leg.isSending || leg.waiting.buffer >= 0 || (!leg.isReceiving && !leg.hasEnded) {
-        return closeLegs(handle, reset: true)
-      }
-    }
-    guard handle.it.held.count == 0 else { return closeLegs(handle, reset: true) }
+  mutating func finish(_ handle: Handle, as end: ConnectionEnd) {
+    handle.it.end = end
+    guard isIdle(handle) else { return closeLegs(handle, reset: true) }
     handle.it.client.hasEnded = true
     handle.it.server.hasEnded = true
     startLinger(handle)
     passEnd(handle, from: .client)
     if handle.it.state == .relaying { passEnd(handle, from: .server) }
+  }
+
+  /// Whether nothing is under way: what was received has been sent, whole.
+  func isIdle(_ handle: Handle) -> Bool {
+    for side in [Side.client, .server] {
+      let leg = handle.it[side]
+      if leg.isSending || leg.waiting.buffer >= 0 || (!leg.isReceiving && !leg.hasEnded) {
+        return false
+      }
+    }
+    return handle.it.held.count == 0
+  }
+
+  /// Whether we are ending it in order, by our own will.
+  func isFinishing(_ handle: Handle) -> Bool {
+    handle.it.end == .drained || handle.it.end == .lifetimeEnded
   }
 
   /// What arrives between our end and the peer's: its own end, or bytes that are lost, which

@@ -10,6 +10,16 @@ extension Worker where IO: ~Copyable {
   ///
   /// - Parameter bytes: what arrived last and is not held yet.
   mutating func terminate(_ handle: Handle, _ bytes: UnsafeRawBufferPointer) {
+    switch readiness(handle) {
+    case .ready: break
+    case .refused(let refusal): return refuse(handle, refusal)
+    case .held:
+      handle.it.helloDeadline = 0
+      scheduleDeadline(handle)
+      guard unsafe hold(handle, bytes) else { return refuse(handle, .sniffMemoryLimit) }
+      handle.it.isHeld = true
+      return
+    }
     handle.it.tlsSide = .client
     if handle.it.helloDeadline == 0 { startHelloDeadline(handle) } else { scheduleDeadline(handle) }
     let role: TLSRole = handle.it.direction == .mesh ? .meshServer : .server
@@ -36,9 +46,14 @@ extension Worker where IO: ~Copyable {
     _ handle: Handle, role: TLSRole, expect: [SPIFFEID]
   ) -> Bool {
     handle.it.state = .handshaking
+    guard let context = namespaces[Int(handle.it.namespace)].context else {
+      refuse(handle, .identityUnavailable)
+      return false
+    }
     do throws(TLSSetupError) {
       let session = try TLSSession(
-        namespaces[Int(handle.it.namespace)].context, role: role, expect: expect)
+        context, role: role, expect: expect,
+        server: role == .client ? handle.it.details?.destination : nil)
       let place = UnsafeMutablePointer<TLSSession>.allocate(capacity: 1)
       unsafe place.initialize(to: session)
       unsafe handle.it.session = unsafe place
@@ -106,13 +121,18 @@ extension Worker where IO: ~Copyable {
     handle.it.helloDeadline = 0
     scheduleDeadline(handle)
     handle.it.security = .mutualTLS
+    let kind: HandshakeKind = unsafe session.pointee.isResumed ? .resumed : .full
+    link.counters.shaken(kind)
     if let details = handle.it.details {
-      details.peer = unsafe session.pointee.peer
+      details.peer = unsafe session.pointee.verifiedPeer
+      details.handshake = kind
       details.alpn = unsafe session.pointee.alpn
       details.cipher = unsafe session.pointee.cipher
       details.reason = nil
       if side == .client, let source = details.source { shared.meshSources.insert(source.address) }
     }
+    guard isStillTrusted(handle) else { return }
+    startLifetime(handle)
     guard handOver(handle) else { return }
     switch handle.it.direction {
     case .mesh:

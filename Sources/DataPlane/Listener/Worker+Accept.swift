@@ -145,6 +145,17 @@ extension Worker where IO: ~Copyable {
       connect(handle)
     case .originate(let expect):
       handle.it.details?.expect = expect
+      beginOrigination(handle)
+    }
+  }
+
+  /// Nothing is dialled before there is an identity to speak with: the other proxy would wait for
+  /// our ClientHello in vain.
+  mutating func beginOrigination(_ handle: Handle) {
+    switch readiness(handle) {
+    case .refused(let refusal): refuse(handle, refusal)
+    case .held: handle.it.isHeld = true
+    case .ready:
       handle.it.tlsSide = .server
       connect(handle)
     }

@@ -76,15 +76,18 @@ struct ControlRecord {
 
   /// Sets the traffic secrets; to be called once, where the layer stays for its life.
   ///
+  /// - Parameter recordsSent: records that somebody else has sent with these keys.
   /// - Returns: false if OpenSSL cannot derive keys, for want of memory.
   package mutating func install(
     send secret: UnsafeRawBufferPointer, receive peerSecret: UnsafeRawBufferPointer,
-    with ciphers: inout CipherContexts
+    recordsSent: Int = 0, with ciphers: inout CipherContexts
   ) -> Bool {
     precondition(secret.count == suite.hashBytes && peerSecret.count == suite.hashBytes)
     unsafe withUnsafeMutableBytes(of: &send.secret) { unsafe $0.copyMemory(from: secret) }
     unsafe withUnsafeMutableBytes(of: &receive.secret) { unsafe $0.copyMemory(from: peerSecret) }
-    return ciphers.install(&send, suite) && ciphers.install(&receive, suite)
+    guard ciphers.install(&send, suite), ciphers.install(&receive, suite) else { return false }
+    send.sequence = UInt64(recordsSent)
+    return true
   }
 
   // MARK: Receiving

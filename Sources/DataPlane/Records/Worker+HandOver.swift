@@ -31,9 +31,11 @@ extension Worker where IO: ~Copyable {
       return false
     }
     unsafe handle.it.records = unsafe layer
+    let recordsSent = unsafe session.pointee.ticketRecordsSent
     // Two calls, so that no closure holds on to the worker.
     let isKeyed = unsafe session.pointee.handOver { send, receive in
-      unsafe layer.pointee.install(send: send, receive: receive, with: &ciphers)
+      unsafe layer.pointee.install(
+        send: send, receive: receive, recordsSent: recordsSent, with: &ciphers)
     }
     guard isKeyed else {
       refuse(handle, .relayMemoryLimit)

@@ -108,11 +108,11 @@ extension Worker where IO: ~Copyable {
     if wasPausing { handle.it.isPausing = false }
     if wasPausing, completion.result == -ECANCELED {
       // A drain that began meanwhile waits for this leg's end.
-      if handle.it.end == .drained { return startReceive(handle, side) }
+      if isFinishing(handle) { return startReceive(handle, side) }
       pump(handle, from: side)
       return relayOn(handle, from: side.other)
     }
-    if handle.it.end == .drained { return drainedReceived(handle, side, completion) }
+    if isFinishing(handle) { return drainedReceived(handle, side, completion) }
     guard completion.result >= 0 else { return receiveFailed(handle, side, completion) }
     guard completion.result > 0 else {
       // Without close_notify the stream may have been cut by anyone on the path (RFC 8446 §6.1).

@@ -1,18 +1,20 @@
 internal import CLinux
-internal import Net
 
 /// Unix stream sockets (unix(7)).
-enum UnixSocket {
+package enum UnixSocket {
   /// Bytes a path may have: `sun_path` less its final zero.
-  static let maximumPathBytes = 107
+  package static let maximumPathBytes = 107
 
-  /// Listens at `path` with mode 0600; replaces a socket nobody answers at. Its directory is made
-  /// with mode 0700 if it is missing.
+  /// Listens at `path`, not blocking; replaces a socket nobody answers at. Its directory is made
+  /// if it is missing, with mode 0700 or, where others may connect, 0755.
   ///
+  /// - Parameter mode: who may connect: those who may write to it.
   /// - Throws: EADDRINUSE if somebody answers there already, EEXIST if something other than a
   ///   socket is there.
-  static func listen(_ path: String) throws(Errno) -> Descriptor {
-    makeDirectory(of: path)
+  package static func listen(
+    _ path: String, mode: UInt32 = 0o600
+  ) throws(Errno) -> Descriptor {
+    makeDirectory(of: path, mode: mode & 0o077 == 0 ? 0o700 : 0o755)
     do throws(Errno) {
       let probe = try make(nonBlocking: true)
       try connect(probe, path)
@@ -28,7 +30,7 @@ enum UnixSocket {
     }
     let listener = try make(nonBlocking: true)
     // The file takes its mode from the socket (`unix_bind_bsd`), so it never has another one.
-    try Errno.check { fchmod(listener.number, 0o600) }
+    try Errno.check { fchmod(listener.number, mode) }
     unsafe try withAddress(path) { pointer, length throws(Errno) in
       try Errno.check { unsafe bind(listener.number, pointer, length) }
     }
@@ -36,16 +38,27 @@ enum UnixSocket {
     return listener
   }
 
+  /// A blocking socket.
+  ///
   /// - Parameter timeoutMilliseconds: how long a full backlog is waited for, then EAGAIN.
-  static func connect(_ path: String, timeoutMilliseconds: Int) throws(Errno) -> Descriptor {
+  package static func connect(
+    _ path: String, timeoutMilliseconds: Int
+  ) throws(Errno) -> Descriptor {
     let socket = try make(nonBlocking: false)
     try setTimeout(socket, SO_SNDTIMEO, milliseconds: timeoutMilliseconds)
     try connect(socket, path)
     return socket
   }
 
+  /// A socket that does not block; EAGAIN if the backlog is full.
+  package static func connectAtOnce(_ path: String) throws(Errno) -> Descriptor {
+    let socket = try make(nonBlocking: true)
+    try connect(socket, path)
+    return socket
+  }
+
   /// Sets SO_RCVTIMEO or SO_SNDTIMEO; at least 1 ms, since 0 would mean for ever.
-  static func setTimeout(
+  package static func setTimeout(
     _ socket: borrowing Descriptor, _ option: Int32, milliseconds: Int
   ) throws(Errno) {
     let wait = max(1, milliseconds)
@@ -76,10 +89,10 @@ enum UnixSocket {
       owning: try Errno.check { socket(AF_UNIX, Int32(SOCK_STREAM.rawValue | flags), 0) })
   }
 
-  private static func makeDirectory(of path: String) {
+  private static func makeDirectory(of path: String, mode: UInt32) {
     guard let slash = path.lastIndex(of: "/"), slash != path.startIndex else { return }
     // If it cannot be made, binding says why.
-    _ = unsafe mkdir(String(path[..<slash]), 0o700)
+    _ = unsafe mkdir(String(path[..<slash]), mode)
   }
 
   private static func withAddress(

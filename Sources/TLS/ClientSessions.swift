@@ -1,0 +1,83 @@
+internal import COpenSSL
+internal import Net
+internal import Synchronization
+
+/// What a client may resume: a session with a server, and whom it was made with.
+@safe struct ResumableSession: @unchecked Sendable {
+  /// This value holds one reference, which `ClientSessions` gives back.
+  let pointer: OpaquePointer
+  let peer: VerifiedPeer
+  let svidEpoch: UInt64
+}
+
+/// Sessions that servers gave us tickets for, by their address: the newest of each.
+///
+/// Shared by all workers. A session is used as often as its ticket's lifetime allows: between two
+/// proxies with fixed addresses there is nobody to hide a repeated ticket from (RFC 8446 §C.4), and
+/// without early data nothing can be replayed.
+@safe package final class ClientSessions: Sendable {
+  /// Addresses remembered; about 2 KiB each.
+  package static let maximumSessions = 4096
+
+  private let sessions = Mutex<[SocketAddress: ResumableSession]>([:])
+
+  deinit {
+    sessions.withLock { sessions in
+      for session in sessions.values { unsafe SSL_SESSION_free(session.pointer) }
+    }
+  }
+
+  package var count: Int { sessions.withLock { $0.count } }
+
+  /// Keeps a session, and takes over the caller's reference to it.
+  func keep(_ session: ResumableSession, for server: SocketAddress) {
+    let former = sessions.withLock { sessions -> ResumableSession? in
+      if let former = sessions.updateValue(session, forKey: server) { return former }
+      guard sessions.count > Self.maximumSessions else { return nil }
+      // Dictionaries have no order of age; with a seed nobody knows, any one is as good.
+      return sessions.keys.first { $0 != server }.flatMap { sessions.removeValue(forKey: $0) }
+    }
+    if let former { unsafe SSL_SESSION_free(former.pointer) }
+  }
+
+  /// The session with a server, if it may be resumed by this identity. The caller gets a reference
+  /// of its own.
+  func find(_ server: SocketAddress, _ identity: IdentityMaterial, now: Int64) -> ResumableSession? {
+    sessions.withLock { sessions in
+      guard let session = sessions[server] else { return nil }
+      guard session.svidEpoch == identity.svidEpoch,
+        session.peer.isGood(trustEpoch: identity.trustEpoch, now: now),
+        unsafe SSL_SESSION_is_resumable(session.pointer) == 1
+      else {
+        sessions[server] = nil
+        unsafe SSL_SESSION_free(session.pointer)
+        return nil
+      }
+      unsafe SSL_SESSION_up_ref(session.pointer)
+      return session
+    }
+  }
+
+  /// A session that did not lead to a connection is not tried again.
+  func forget(_ server: SocketAddress) {
+    let former = sessions.withLock { $0.removeValue(forKey: server) }
+    if let former { unsafe SSL_SESSION_free(former.pointer) }
+  }
+}
+
+/// What the contexts of all workers of a namespace share.
+package final class SharedTLSState: Sendable {
+  package let peers: PeerRegistry
+  package let clientSessions = ClientSessions()
+  let ticketKeys: TicketKeys
+
+  package init() {
+    peers = PeerRegistry()
+    ticketKeys = TicketKeys()
+  }
+
+  init(ticketKeys: TicketKeys) {
+    self.ticketKeys = ticketKeys
+    peers = PeerRegistry()
+  }
+}
