@@ -12,6 +12,8 @@ package struct BundleEndpointServer: ~Copyable {
   /// From accepting a client to letting go of it.
   package static let clientTimeoutMilliseconds: Int64 = 10_000
   static let backlog: Int32 = 128
+  /// How long nobody is accepted once descriptors or memory have run out.
+  static let acceptPauseMilliseconds: Int64 = 1000
 
   private struct Client {
     enum Phase { case handshaking, reading, writing, discarding }
@@ -30,6 +32,7 @@ package struct BundleEndpointServer: ~Copyable {
   package let address: SocketAddress
   private let listener: Descriptor
   private var clients: [Client] = []
+  private var pausedUntil: Int64?
   private var context: HTTPSServerContext
   private var page: BundlePage
 
@@ -55,18 +58,19 @@ package struct BundleEndpointServer: ~Copyable {
     self.context = context
   }
 
-  /// What to wait for. With all places taken the next client waits in the backlog, and looking at
-  /// it would spin.
+  /// What to wait for. With all places taken, or no descriptor left, the next client waits in the
+  /// backlog, and looking at it would spin.
   package var interests: [pollfd] {
-    let isFull = clients.count >= Self.maximumClients
-    return [pollfd(fd: listener.number, events: isFull ? 0 : Int16(POLLIN), revents: 0)]
+    let canAccept = clients.count < Self.maximumClients && pausedUntil == nil
+    return [pollfd(fd: listener.number, events: canAccept ? Int16(POLLIN) : 0, revents: 0)]
       + clients.map {
         pollfd(fd: $0.connection.descriptor, events: Int16($0.events), revents: 0)
       }
   }
 
-  /// Whether a client is being waited for, so that `serve` must be called for its deadline as well.
-  package var hasClients: Bool { !clients.isEmpty }
+  /// Whether a client is being waited for, or could not be accepted: `serve` must then be called
+  /// from time to time, whatever is ready.
+  package var hasClients: Bool { !clients.isEmpty || pausedUntil != nil }
 
   /// Serves whoever is ready.
   ///
@@ -82,10 +86,18 @@ package struct BundleEndpointServer: ~Copyable {
   }
 
   private mutating func acceptClients(now: Int64) {
+    if let pausedUntil, now < pausedUntil { return }
+    pausedUntil = nil
     let flags = Int32(SOCK_CLOEXEC.rawValue | SOCK_NONBLOCK.rawValue)
     while clients.count < Self.maximumClients {
       let accepted = culvert_accept4(listener.number, nil, nil, flags)
-      guard accepted >= 0 else { return }
+      guard accepted >= 0 else {
+        let error = Errno.current
+        // A client that is gone again leaves its place to the next (accept(2)).
+        if error == Errno(ECONNABORTED) || error == .interrupted { continue }
+        if error != .tryAgain { pausedUntil = now + Self.acceptPauseMilliseconds }
+        return
+      }
       // Without memory for a connection its client is turned away.
       guard
         let connection = try? HTTPSConnection(Descriptor(owning: accepted), context: context)

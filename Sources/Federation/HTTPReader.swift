@@ -117,8 +117,8 @@ internal import CHTTPParser
     kind == .response && (100...199).contains(status) && status != 101
   }
 
-  /// - Returns: whether to go on.
-  private func takeEndOfHeader() -> Bool {
+  /// - Returns: what the parser wants to know: 0 to go on, 1 if there is no body, -1 to stop.
+  private func takeEndOfHeader() -> Int32 {
     endField()
     if kind == .request {
       method =
@@ -130,12 +130,13 @@ internal import CHTTPParser
     } else {
       status = unsafe Int(parser.pointee.status_code)
     }
-    if isInterim { return true }
+    // Whatever its fields say, it has no body (RFC 9110 §15.2).
+    if isInterim { return 1 }
     isComplete = kind == .request || status != 200
     // UInt64.max stands for "not said".
     let announced = unsafe parser.pointee.content_length
     isTooLarge = !isComplete && announced != .max && announced > UInt64(maximumBodyBytes)
-    return !isComplete && !isTooLarge
+    return isComplete || isTooLarge ? -1 : 0
   }
 
   private func take(body bytes: UnsafeRawBufferPointer) -> Bool {
@@ -175,7 +176,7 @@ extension HTTPReader {
       return 0
     }
     unsafe settings.on_headers_complete = { parser in
-      unsafe HTTPReader.of(parser)?.takeEndOfHeader() == true ? 0 : -1
+      unsafe HTTPReader.of(parser)?.takeEndOfHeader() ?? -1
     }
     unsafe settings.on_body = { parser, start, count in
       let bytes = unsafe UnsafeRawBufferPointer(start: start, count: count)

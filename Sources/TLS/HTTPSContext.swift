@@ -85,6 +85,10 @@ private enum HTTPSContext {
       culvert_SSL_OP_NO_COMPRESSION | culvert_SSL_OP_NO_RENEGOTIATION | culvert_SSL_OP_NO_TICKET)
     let mode = SSL_MODE_ENABLE_PARTIAL_WRITE | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER
     unsafe culvert_SSL_CTX_set_mode(context, Int(mode))
+    // A step ends with each record, so that a flood of tickets or key updates cannot keep the caller
+    // from looking at its deadline.
+    unsafe SSL_CTX_ctrl(context, SSL_CTRL_CLEAR_MODE, Int(SSL_MODE_AUTO_RETRY), nil)
+    unsafe culvert_SSL_CTX_set_read_ahead(context, 0)
     unsafe culvert_SSL_CTX_set_session_cache_mode(context, Int(SSL_SESS_CACHE_OFF))
     unsafe culvert_SSL_CTX_set_max_cert_list(context, TLSContext.maximumPeerCertificateBytes)
     return unsafe context

@@ -7,11 +7,12 @@ import TLS
 import TestSupport
 
 extension Identities {
-  /// Stands for the system's certificate authorities. It is none before it was first asked for, so
-  /// that a test without it does not trust it.
+  /// Stands for the system's certificate authorities, in this process.
   static let webPKI: Authority = {
     let authority = try! Authority(trustDomain: "web.example")
     _ = unsafe setenv("SSL_CERT_FILE", authority.bundle, 1)
+    // A machine without a name server answers soon (resolv.conf(5)).
+    _ = unsafe setenv("RES_OPTIONS", "attempts:1 timeout:1", 1)
     return authority
   }()
 
@@ -58,9 +59,16 @@ final class Endpoint: Sendable {
     try HTTPSURL("https://\(host):\(port)\(path)")
   }
 
-  /// Lines it said that begin with this word.
-  func lines(_ word: String) -> [String] {
-    program.output.lines.filter { $0.hasPrefix(word + " ") }
+  /// The requests that have arrived: path, Host and SNI of each. Asks one thing more, which comes
+  /// after whatever was on its way.
+  func requests() throws -> [String] {
+    let barrier = "/bundle?barrier=\(UUID().uuidString)"
+    try Program.check([
+      "curl", "--silent", "--insecure", url(barrier, host: "127.0.0.1").description,
+    ])
+    try program.waitForOutput(containing: barrier)
+    return program.output.lines.filter { $0.hasPrefix("request ") && !$0.contains("?barrier=") }
+      .map { String($0.dropFirst("request ".count)) }
   }
 }
 

@@ -28,8 +28,8 @@ import Testing
     #expect(bundle.refreshHintSeconds == 600)
     #expect(bundle.x509Authorities.count == 1)
     #expect(
-      endpoint.lines("request") == [
-        "request /bundle?x=1 localhost:\(endpoint.port) localhost"
+      try endpoint.requests() == [
+        "/bundle?x=1 localhost:\(endpoint.port) localhost"
       ])
   }
 
@@ -44,7 +44,7 @@ import Testing
     #expect(
       try BundleRequest.web(other.url("/bundle")).refusal
         == BundleFetchError(.certificateRefused, "hostname mismatch"))
-    #expect(other.lines("request").isEmpty)
+    #expect(try other.requests().isEmpty)
   }
 
   @Test func aCertificateForTheAddressIsAccepted() throws {
@@ -54,7 +54,7 @@ import Testing
     #expect(try BundleRequest.web(endpoint.url("/bundle", host: "127.0.0.1")).refusal == nil)
     // No SNI for an address (RFC 6066 §3).
     #expect(
-      endpoint.lines("request") == ["request /bundle 127.0.0.1:\(endpoint.port) None"])
+      try endpoint.requests() == ["/bundle 127.0.0.1:\(endpoint.port) None"])
     #expect(
       try BundleRequest.web(endpoint.url("/bundle")).refusal?.reason == .certificateRefused)
   }
@@ -94,7 +94,7 @@ import Testing
     let endpoint = try Endpoint(LeafRequest(dnsName: "localhost"), from: Identities.webPKI)
     let request = BundleRequest.web(try endpoint.url("/redirect?code=301&to=/bundle"))
     for _ in 0..<2 { #expect(request.refusal == nil) }
-    let paths = endpoint.lines("request").map { $0.split(separator: " ")[1] }
+    let paths = try endpoint.requests().map { $0.split(separator: " ")[0] }
     let once = ["/redirect?code=301&to=/bundle", "/bundle"]
     #expect(paths.map(String.init) == once + once)
   }
@@ -124,7 +124,7 @@ import Testing
     let right = try Endpoint(LeafRequest(dnsName: "localhost"), from: Identities.webPKI)
     #expect(try refusal("/redirect?to=\(right.url("/bundle"))") == nil)
     #expect(try refusal("/redirect?to=\(wrong.url("/bundle"))") == .certificateRefused)
-    #expect(wrong.lines("request").isEmpty)
+    #expect(try wrong.requests().isEmpty)
   }
 
   @Test func redirectsHaveABound() throws {
@@ -162,7 +162,7 @@ import Testing
     #expect(error?.reason == .timedOut)
     #expect(elapsed >= .milliseconds(490))
     // A byte comes every 20 ms; each would have put off a deadline of its own.
-    #expect(elapsed < .seconds(5))
+    #expect(elapsed < .seconds(10))
   }
 
   @Test func aServerWithoutTLSIsRefused() throws {
@@ -174,8 +174,7 @@ import Testing
   @Test func nobodyListensOrHasTheName() throws {
     let listener = try Socket.listener(on: SocketAddress(.loopbackV4, port: 0), backlog: 1)
     let port = try Socket.localAddress(listener.number).port
-    // Bound and not listening would do as well; a port just closed is as good as never open.
-    _ = consume listener
+    _ = consume listener  // Closed, so that the port is one where nobody listens.
     let url = try HTTPSURL("https://127.0.0.1:\(port)/")
     #expect(BundleRequest.web(url).refusal?.reason == .connectFailed)
     let nobody = try HTTPSURL("https://nobody.invalid/")
@@ -184,10 +183,17 @@ import Testing
 
   @Test(.enabled(if: geteuid() == 0, "SO_MARK needs CAP_NET_ADMIN"))
   func theSocketIsMarked() throws {
-    let url = try Self.server.get().url("/bundle")
-    let request = BundleRequest(
-      url: url, profile: .httpsWeb, endpointBundle: nil, mark: Mark.proxy,
-      timeoutMilliseconds: 20_000)
-    #expect(request.refusal == nil)
+    let endpoint = try Endpoint(LeafRequest(dnsName: "localhost"), from: Identities.webPKI)
+    let poller = try BundlePoller()
+    poller.start(
+      BundleRequest(
+        url: try endpoint.url("/silent"), profile: .httpsWeb, endpointBundle: nil,
+        mark: Mark.proxy, timeoutMilliseconds: 20_000), tag: 0)
+    try endpoint.program.waitForOutput(containing: "request /silent")
+    let sockets = try Program.check([
+      "ss", "--tcp", "--numeric", "--extended", "--no-header", "dport = :\(endpoint.port)",
+    ])
+    #expect(sockets.contains("fwmark:0xc17"), "\(sockets)")
+    endpoint.program.kill()
   }
 }

@@ -45,6 +45,8 @@ package final class Authority: Sendable {
   package let bundle: String
   private let directory: TemporaryDirectory
   private let counter = Box(0)
+  /// Held while `openssl ca` runs, which keeps its database in a file.
+  private let database = Box(())
 
   package init(trustDomain: String) throws {
     self.trustDomain = trustDomain
@@ -84,11 +86,13 @@ package final class Authority: Sendable {
       "openssl", "req", "-new", "-config", configuration, "-newkey", "ec", "-pkeyopt",
       "ec_paramgen_curve:P-256", "-nodes", "-keyout", base + ".key", "-out", base + ".csr",
     ])
-    try Program.check([
-      "openssl", "ca", "-config", configuration, "-batch", "-notext", "-in",
-      base + ".csr", "-out", base + ".pem", "-startdate", Self.time(request.notBeforeHours),
-      "-enddate", Self.time(request.notAfterHours),
-    ])
+    try database.update { _ in
+      _ = try Program.check([
+        "openssl", "ca", "-config", configuration, "-batch", "-notext", "-in",
+        base + ".csr", "-out", base + ".pem", "-startdate", Self.time(request.notBeforeHours),
+        "-enddate", Self.time(request.notAfterHours),
+      ])
+    }
     return Credential(
       certificate: base + ".pem", privateKey: base + ".key", identity: request.uris.first ?? "")
   }
