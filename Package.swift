@@ -120,6 +120,9 @@ let package = Package(
       "AllocationTests",
       ["AllocationCounter", "DataPlane", "Identity", "Net", "RelaySupport", "TLS"]),
     tests("TLSTests", ["COpenSSL", "Identity", "TLS"]),
+    tests(
+      "WorkloadAPITests", ["CLinux", "Identity", "Net", "TestSupport", "WorkloadAPI"],
+      resources: [.copy("Agent")]),
     tests("SniffTests", ["Sniff"]),
     tests("ConfigurationTests", ["Configuration", "Identity", "Net", "Policy"]),
 
