@@ -12,7 +12,8 @@ import Testing
     let seed = UInt64.random(in: 1 ... .max)
 
     subscript(index: Int) -> UInt8 {
-      UInt8(truncatingIfNeeded: (seed &+ UInt64(index)) &* 0x9e37_79b9_7f4a_7c15 >> 56)
+      let mixed = (seed ^ UInt64(index)) &* 0x9e37_79b9_7f4a_7c15
+      return UInt8(truncatingIfNeeded: (mixed ^ mixed >> 29) &* 0xbf58_476d_1ce4_e5b9 >> 56)
     }
   }
 
@@ -33,7 +34,7 @@ import Testing
       guard fields[1].hasPrefix("rw"), bounds.count == 2 else { continue }
       for start in stride(from: bounds[0], to: bounds[1], by: MemoryWindow.bytes / 2) {
         found += unsafe window.count(
-          in: memory, at: start, length: Self.keyBytes / 2, first: key[0]
+          in: memory, start..<bounds[1], length: Self.keyBytes / 2, first: key[0]
         ) {
           place in
           (0..<Self.keyBytes / 2).allSatisfy { unsafe place[$0] == key[$0] }
@@ -121,18 +122,19 @@ import Testing
 
   deinit { unsafe munmap(base, Self.bytes) }
 
-  /// Matches that begin in the first half, so that each is counted once.
+  /// Matches that begin in `range`, in the first half of what is read: each is counted once.
   func count(
-    in memory: Int32, at start: Int, length: Int, first: UInt8,
+    in memory: Int32, _ range: Range<Int>, length: Int, first: UInt8,
     _ matches: (UnsafePointer<UInt8>) -> Bool
   ) -> Int {
     let own = unsafe Int(bitPattern: base)
+    let start = range.lowerBound
     guard start + Self.bytes / 2 <= own || start >= own + Self.bytes else { return 0 }
     let count = unsafe pread(memory, base, Self.bytes / 2 + Self.marginBytes, off_t(start))
     guard count >= length else { return 0 }
     var found = 0
     var place = unsafe UnsafeRawPointer(base)
-    let end = unsafe place + min(Self.bytes / 2, count - length + 1)
+    let end = unsafe place + min(Self.bytes / 2, range.count, count - length + 1)
     while unsafe place < end,
       let next = unsafe memchr(place, Int32(first), end - place)
     {
