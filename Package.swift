@@ -126,6 +126,9 @@ let package = Package(
     tests(
       "FederationTests", ["CLinux", "Federation", "Identity", "Net", "TLS", "TestSupport"],
       resources: [.copy("Scripts")]),
+    tests(
+      "WorkloadAPITests", ["CLinux", "Identity", "Net", "TestSupport", "WorkloadAPI"],
+      resources: [.copy("Agent")]),
     tests("SniffTests", ["Sniff"]),
     tests("ConfigurationTests", ["Configuration", "Identity", "Net", "Policy"]),
 

@@ -54,6 +54,9 @@ package struct WorkloadCall: ~Copyable {
     return takeOutcomes(isSound ? .open : .broken)
   }
 
+  /// What is to be sent to the agent, for a caller without a socket.
+  package func takeOutput() -> [UInt8] { connection.takeOutput() }
+
   /// What has happened since the last time; `state` tells how the connection stands after that.
   mutating func takeOutcomes(_ state: GRPCConnection.SocketState) -> [Outcome] {
     var outcomes: [Outcome] = []

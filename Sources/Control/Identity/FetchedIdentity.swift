@@ -143,10 +143,10 @@ package enum TrustedBundles {
     for trusted in try AdminClient.identity(at: path).trusted {
       do {
         var bundle = try TrustBundle(
-          TrustDomain(trusted.trustDomain), der: trusted.authorities.map(Base64.decode),
+          TrustDomain(trusted.trustDomain), der: trusted.authorities.compactMap(Base64.decode),
           from: path)
         for list in trusted.revocationLists.compactMap({
-          RevocationList(der: Base64.decode($0))
+          Base64.decode($0).flatMap { RevocationList(der: $0) }
         }) {
           _ = bundle.add(list)
         }

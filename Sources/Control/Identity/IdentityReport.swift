@@ -1,7 +1,6 @@
 internal import CLinux
 internal import Configuration
 internal import DataPlane
-internal import FoundationEssentials
 internal import Identity
 internal import Net
 internal import TLS
@@ -36,14 +35,6 @@ package struct IdentityReport: Codable, Sendable {
     }
     verifiedPeers = peers.count
   }
-}
-
-/// How certificates travel in JSON.
-enum Base64 {
-  static func encode(_ bytes: [UInt8]) -> String { Data(bytes).base64EncodedString() }
-
-  /// Nothing, of what is no base64.
-  static func decode(_ text: String) -> [UInt8] { Data(base64Encoded: text).map(Array.init) ?? [] }
 }
 
 extension StatusReport.Identity {
