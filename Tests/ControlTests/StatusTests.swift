@@ -105,7 +105,7 @@ import Testing
     let proxy = try FakeProxy(.answers(try encoded(AdminResponse(status: .sample()))))
     let outcome = try Tool.run("status", "--json", "--admin-socket", proxy.path)
     #expect(outcome.status == 0)
-    #expect(outcome.output.hasPrefix(#"{"backend":"io_uring","configuration":"/etc/culvert/"#))
+    #expect(outcome.output.hasPrefix(#"{"backend":"io_uring","bundles":[{"ageSeconds":4000,"#))
     #expect(outcome.output.last == "\n")
     #expect(outcome.output.count { $0 == "\n" } == 1)
     let object = try #require(
