@@ -57,9 +57,12 @@ internal import Synchronization
   init(lifetimeSeconds: Int64 = lifetimeSeconds) {
     self.lifetimeSeconds = lifetimeSeconds
     unsafe cipher = EVP_CIPHER_fetch(nil, "AES-256-CBC", nil)
-    unsafe state = .allocate(capacity: 1)
+    // A page of its own: madvise(2) takes whole pages only.
+    let page = sysconf(Int32(_SC_PAGESIZE))
+    let memory = UnsafeMutableRawPointer.allocate(byteCount: page, alignment: page)
+    unsafe state = unsafe memory.bindMemory(to: State.self, capacity: 1)
     unsafe state.initialize(to: State())
-    unsafe madvise(state, MemoryLayout<State>.size, Int32(MADV_DONTDUMP))
+    unsafe madvise(memory, page, Int32(MADV_DONTDUMP))
   }
 
   deinit {
