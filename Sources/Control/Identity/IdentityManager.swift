@@ -30,7 +30,8 @@ final class IdentityManager {
   private var epochs = ComposedIdentity.Epochs()
   /// The source says that the workload has no identity any more.
   private var isWithdrawn = false
-  private let startupDeadline: Int64
+  private let startedAt: Int64
+  private var startupDeadline: Int64 { startedAt + Int64(settings.startupDeadlineMilliseconds) }
   private var isLate = false
   private var hasChanged = false
   private var authority: CertificateAuthority?
@@ -51,14 +52,14 @@ final class IdentityManager {
   init(_ settings: Settings, mark: UInt32, now: Int64) throws(LoadError) {
     self.settings = settings
     self.mark = mark
-    startupDeadline = now + Int64(settings.startupDeadlineMilliseconds)
+    startedAt = now
     do throws(Errno) {
       poller = try BundlePoller()
     } catch {
       throw LoadError(description: "eventfd: \(error)")
     }
     if case .workloadAPI(let source) = settings.identity {
-      let endpoint = try Self.endpoint(source.endpoint, "workload.identity.workloadAPI")
+      let endpoint = try Self.endpoint(source.endpoint, "workload.identity.workloadAPI.socket")
       svidClient = WorkloadClient(endpoint, stream: .x509SVID, mark: mark)
     }
     try reload(settings, now: now)
@@ -100,7 +101,7 @@ final class IdentityManager {
   func reload(_ settings: Settings, now: Int64) throws(LoadError) {
     var inputs = inputs
     let configured = try BundleFiles.load(settings.trustBundles)
-    inputs.keepFetched(from: inputs.configured, to: configured)
+    inputs.keepFetched(from: inputs.configured, to: configured, settings)
     inputs.configured = configured
     let change = try bundleEndpointChange(settings)
     let authority: CertificateAuthority?
