@@ -94,7 +94,7 @@ let package = Package(
     .executableTarget(
       name: "culvert-microbench",
       dependencies: [
-        "DataPlane", "Sniff", "TLS",
+        "DataPlane", "Identity", "Net", "Sniff", "TLS",
         .product(name: "ArgumentParser", package: "swift-argument-parser"),
       ],
       path: "Tools/Bench/Micro", swiftSettings: strict),
