@@ -215,7 +215,7 @@ extension Field {
   private static let pathMaximumBytes = 4095
 
   /// A path, absolute or resolved against `directory`.
-  fileprivate func path(in directory: String) throws(Problem) -> String {
+  func path(in directory: String) throws(Problem) -> String {
     let text = try text()
     let separator = directory.hasSuffix("/") ? "" : "/"
     let path = text.hasPrefix("/") ? text : directory + separator + text
@@ -225,7 +225,7 @@ extension Field {
     return path
   }
 
-  fileprivate func trustDomain() throws(Problem) -> TrustDomain {
+  func trustDomain() throws(Problem) -> TrustDomain {
     let text = try text()
     do throws(SPIFFEIDError) {
       return try TrustDomain(text)

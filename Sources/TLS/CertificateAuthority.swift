@@ -16,9 +16,9 @@ package final class CertificateAuthority {
   static let backdateSeconds: Int64 = 60
 
   package let trustDomain: TrustDomain
-  private let certificate: Certificate
+  let certificate: Certificate
   private let key: PrivateKey
-  private let directory: String
+  let directory: String
 
   private init(
     _ trustDomain: TrustDomain, _ certificate: Certificate, _ key: PrivateKey, _ directory: String
@@ -95,6 +95,26 @@ package final class CertificateAuthority {
     _ id: SPIFFEID, lifetimeSeconds: Int64 = defaultSVIDLifetimeSeconds, certificate path: String,
     privateKey keyPath: String
   ) throws(IdentityError) {
+    guard path != keyPath else {
+      throw IdentityError(file: path, reason: "cannot hold both the certificate and the key")
+    }
+    let (leaf, key) = try makeLeaf(id, lifetimeSeconds: lifetimeSeconds, for: path)
+    do throws(TLSSetupError) {
+      let keyText = try SecretText(privateKey: key)
+      try keyText.write(to: keyPath, mode: 0o600, replacing: true)
+      let text = try SecretText(certificates: [leaf])
+      try text.write(to: path, mode: 0o644, replacing: true)
+    } catch {
+      throw IdentityError(file: path, reason: "cannot issue: \(error)")
+    }
+  }
+
+  /// Makes a key and the certificate of an X.509-SVID.
+  ///
+  /// - Parameter path: what to name if that fails inside OpenSSL.
+  func makeLeaf(
+    _ id: SPIFFEID, lifetimeSeconds: Int64, for path: String
+  ) throws(IdentityError) -> (Certificate, PrivateKey) {
     guard id.trustDomain == trustDomain else {
       throw IdentityError(
         file: directory, reason: "signs for \(trustDomain), not for \(id.trustDomain)")
@@ -109,18 +129,12 @@ package final class CertificateAuthority {
         file: Self.certificatePath(directory),
         reason: "has expired: make a new CA in another directory and give its bundle to all peers")
     }
-    guard path != keyPath else {
-      throw IdentityError(file: path, reason: "cannot hold both the certificate and the key")
-    }
     do throws(TLSSetupError) {
       let key = try CertificateBuilder.makeKey()
       let leaf = try CertificateBuilder.leaf(
         id, key: key, issuer: certificate, issuerKey: self.key, lifetimeSeconds: lifetimeSeconds,
         backdateSeconds: Self.backdateSeconds)
-      let keyText = try SecretText(privateKey: key)
-      try keyText.write(to: keyPath, mode: 0o600, replacing: true)
-      let text = try SecretText(certificates: [leaf])
-      try text.write(to: path, mode: 0o644, replacing: true)
+      return (leaf, key)
     } catch {
       throw IdentityError(file: path, reason: "cannot issue: \(error)")
     }
@@ -156,6 +170,13 @@ package final class CertificateAuthority {
     unsafe bio = try unsafe Self.memory()
     let written = unsafe PEM_write_bio_PrivateKey(bio, privateKey.pointer, nil, nil, 0, nil, nil)
     try require(written == 1, "PEM_write_bio_PrivateKey")
+  }
+
+  /// PKCS#8 in DER, which is no text.
+  init(pkcs8 key: PrivateKey) throws(TLSSetupError) {
+    unsafe bio = try unsafe Self.memory()
+    let written = unsafe i2d_PKCS8PrivateKey_bio(bio, key.pointer, nil, nil, 0, nil, nil)
+    try require(written == 1, "i2d_PKCS8PrivateKey_bio")
   }
 
   init(certificates: [Certificate]) throws(TLSSetupError) {

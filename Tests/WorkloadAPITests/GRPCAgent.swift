@@ -63,8 +63,15 @@ final class GRPCAgent {
     try tell("message " + message.map { String(format: "%02x", $0) }.joined() + " \(zeros)")
   }
 
-  /// The calls it has seen: method, request and metadata.
+  /// The calls it has seen so far: method, request and metadata.
   var calls: [String] { program.output.lines.filter { $0.hasPrefix("call ") } }
+
+  /// The same, of which there must be so many.
+  func calls(_ expected: Int) throws -> [String] {
+    try eventually("\(expected) calls") { calls.count >= expected }
+    try #require(calls.count == expected)
+    return calls
+  }
 }
 
 extension Trait where Self == ConditionTrait {
