@@ -30,9 +30,9 @@ internal import CHTTP2
   static let receiveBufferBytes = 64 * 1024
   /// Frames are put into the output up to here; the last one may go beyond.
   static let outputTargetBytes = 32 * 1024
-  /// A frame: its header, and at most the 2^14 bytes that every receiver allows (RFC 9113 §4.2).
-  static let frameMaximumBytes = 9 + 16_384
-  /// The client's connection preface comes out in one piece with nothing before it.
+  /// What comes out in one piece: a frame's header, the length of its padding, and at most the 2^14
+  /// bytes that every receiver allows (RFC 9113 §4.2, 6.1).
+  static let frameMaximumBytes = 9 + 1 + 16_384
   private static let outputBytes = outputTargetBytes + frameMaximumBytes
 
   let role: Role

@@ -106,7 +106,7 @@ import WorkloadAPI
       \(own("spiffe://demo.mesh/web", ", federatesWith: [partner.example]"))
       federatedBundles: [ { trustDomain: partner.example, pem: partner.pem } ]
       """)
-    try place.start()
+    let agent = try place.start()
     let client = try Client(place.endpoint)
     let bundles = try Client(place.endpoint, .x509Bundles)
     let first = try client.nextSVIDs()
@@ -125,10 +125,12 @@ import WorkloadAPI
     #expect(second.svids[0].certificates == first.svids[0].certificates, "issued once")
 
     try place.makeRevocationList("demo.crl")
-    try place.write(own("spiffe://demo.mesh/web") + "\ncrls: [demo.crl]")
+    try place.write(own("spiffe://demo.mesh/web") + "\ncrls: [ca/ca.pem]")
+    try agent.waitForError(containing: "ca.pem: PEM block 1 is no CRL")
+    try place.write(own("spiffe://demo.mesh/web") + "\ncrls: [demo.crl, demo.crl.der]")
     let last = try client.nextSVIDs(after: client.events.count)
-    #expect(last.federatedBundles.isEmpty && last.crls.count == 1)
-    #expect(last.crls[0].first == 0x30)
+    #expect(last.federatedBundles.isEmpty && last.crls.count == 2)
+    #expect(last.crls[0] == last.crls[1] && last.crls[0].first == 0x30)
   }
 
   @Test func `serves many at once, whatever one of them does`() throws {
@@ -329,7 +331,7 @@ final class AgentPlace {
       .split(separator: "\n").map(String.init)
   }
 
-  /// An empty list, signed by the CA.
+  /// An empty list, signed by the CA: `name` in PEM, `name.der` in DER.
   func makeRevocationList(_ name: String) throws {
     let database = try directory.write("", to: "index.txt")
     let number = try directory.write("01", to: "number")
@@ -347,6 +349,10 @@ final class AgentPlace {
     try Program.check([
       "openssl", "ca", "-gencrl", "-config", configuration, "-cert", "\(ca)/ca.pem", "-keyfile",
       "\(ca)/ca.key", "-out", "\(directory.path)/\(name)",
+    ])
+    try Program.check([
+      "openssl", "crl", "-in", "\(directory.path)/\(name)", "-outform", "DER", "-out",
+      "\(directory.path)/\(name).der",
     ])
   }
 }

@@ -47,7 +47,17 @@ final class GRPCAgent {
     try GRPCAgent(directory, address: "unix:\(directory.path)/agent.sock", [])
   }
 
-  func pauseProcess() { program.send(signal: SIGSTOP) }
+  /// Stops the process; when this returns, none of its threads runs.
+  func pauseProcess() throws {
+    program.send(signal: SIGSTOP)
+    try eventually("the process to stop") {
+      let tasks = "/proc/\(program.pid)/task"
+      return try FileManager.default.contentsOfDirectory(atPath: tasks).allSatisfy {
+        let state = contents(ofFile: "\(tasks)/\($0)/stat")
+        return String(decoding: state, as: UTF8.self).contains(") T ")
+      }
+    }
+  }
 
   func tell(_ command: String) throws {
     program.write(command + "\n")

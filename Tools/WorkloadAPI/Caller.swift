@@ -3,7 +3,8 @@ import Configuration
 import Net
 
 /// What the kernel says of the process at the other end of a unix socket, as it was when it
-/// connected (SO_PEERCRED, unix(7)).
+/// connected (SO_PEERCRED, unix(7)). A process that hands its connection on hands on what it is
+/// entitled to.
 struct Caller: Hashable, Sendable, CustomStringConvertible {
   let pid: Int32
   let userID: UInt32
