@@ -180,9 +180,7 @@ import WorkloadAPI
   @Test(arguments: [("0666", UInt32(0o666)), ("0600", 0o600), ("660", 0o660)])
   func `makes a socket for whom it says`(mode: String, expected: UInt32) throws {
     try place.write("entries: []")
-    let before = umask(0o077)
-    defer { umask(before) }
-    try place.start("--mode", mode)
+    try place.start("--mode", mode, through: ["sh", "-c", "umask 077; exec \"$@\"", "sh"])
     var status = stat()
     try #require(unsafe stat(place.path, &status) == 0)
     #expect(status.st_mode & 0o777 == expected)
@@ -309,9 +307,9 @@ final class AgentPlace {
 
   /// The agent runs as long as this object lives.
   @discardableResult
-  func start(_ arguments: String...) throws -> Program {
+  func start(_ arguments: String..., through wrapper: [String] = []) throws -> Program {
     let agent = try Program(
-      [
+      wrapper + [
         Machine.program("culvert-workload-agent"), "--ca", directory.path + "/ca", "--entries",
         entries, "--endpoint", endpoint,
       ] + arguments)
