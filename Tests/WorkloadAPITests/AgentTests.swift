@@ -126,7 +126,7 @@ import WorkloadAPI
 
     try place.makeRevocationList("demo.crl")
     try place.write(own("spiffe://demo.mesh/web") + "\ncrls: [ca/ca.pem]")
-    try agent.waitForError(containing: "ca.pem: PEM block 1 is no CRL")
+    try agent.waitForError(containing: "ca.pem: holds no revocation list")
     try place.write(own("spiffe://demo.mesh/web") + "\ncrls: [demo.crl, demo.crl.der]")
     let last = try client.nextSVIDs(after: client.events.count)
     #expect(last.federatedBundles.isEmpty && last.crls.count == 2)
