@@ -94,10 +94,17 @@ let package = Package(
     .executableTarget(
       name: "culvert-microbench",
       dependencies: [
-        "DataPlane", "Sniff", "TLS",
+        "DataPlane", "Identity", "Net", "Sniff", "TLS",
         .product(name: "ArgumentParser", package: "swift-argument-parser"),
       ],
       path: "Tools/Bench/Micro", swiftSettings: strict),
+    .executableTarget(
+      name: "culvert-workload-agent",
+      dependencies: [
+        "CLinux", "Configuration", "Identity", "Net", "TLS", "WorkloadAPI",
+        .product(name: "ArgumentParser", package: "swift-argument-parser"),
+      ],
+      path: "Tools/WorkloadAPI", swiftSettings: strict),
 
     tests("NetTests", ["CLinux", "Net"]),
     tests(
@@ -131,7 +138,10 @@ let package = Package(
       "FederationTests", ["CLinux", "Federation", "Identity", "Net", "TLS", "TestSupport"],
       resources: [.copy("Scripts")]),
     tests(
-      "WorkloadAPITests", ["CLinux", "Identity", "Net", "TestSupport", "WorkloadAPI"],
+      "WorkloadAPITests",
+      [
+        "CLinux", "Identity", "Net", "TLS", "TestSupport", "WorkloadAPI", "culvert-workload-agent",
+      ],
       resources: [.copy("Agent")]),
     tests("SniffTests", ["Sniff"]),
     tests("ConfigurationTests", ["Configuration", "Identity", "Net", "Policy"]),

@@ -47,7 +47,17 @@ final class GRPCAgent {
     try GRPCAgent(directory, address: "unix:\(directory.path)/agent.sock", [])
   }
 
-  func pauseProcess() { program.send(signal: SIGSTOP) }
+  /// Stops the process; when this returns, none of its threads runs.
+  func pauseProcess() throws {
+    program.send(signal: SIGSTOP)
+    try eventually("the process to stop") {
+      let tasks = "/proc/\(program.pid)/task"
+      return try FileManager.default.contentsOfDirectory(atPath: tasks).allSatisfy {
+        let state = contents(ofFile: "\(tasks)/\($0)/stat")
+        return String(decoding: state, as: UTF8.self).contains(") T ")
+      }
+    }
+  }
 
   func tell(_ command: String) throws {
     program.write(command + "\n")
@@ -63,8 +73,15 @@ final class GRPCAgent {
     try tell("message " + message.map { String(format: "%02x", $0) }.joined() + " \(zeros)")
   }
 
-  /// The calls it has seen: method, request and metadata.
+  /// The calls it has seen so far: method, request and metadata.
   var calls: [String] { program.output.lines.filter { $0.hasPrefix("call ") } }
+
+  /// The same, of which there must be so many.
+  func calls(_ expected: Int) throws -> [String] {
+    try eventually("\(expected) calls") { calls.count >= expected }
+    try #require(calls.count == expected)
+    return calls
+  }
 }
 
 extension Trait where Self == ConditionTrait {
