@@ -1,4 +1,5 @@
 internal import CLinux
+internal import Glibc
 
 /// Unix stream sockets (unix(7)).
 package enum UnixSocket {
