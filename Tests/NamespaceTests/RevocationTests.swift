@@ -174,12 +174,15 @@ extension InNamespaces {
         plan.client?.peers = []
         plan.client?.outboundRules = ["{ to: [10.90.0.0/24], action: mtls }"]
         plan.server = ProxyConfiguration(trust.doomed.credential, trusting: try trust.peerBundles)
-        plan.server?.inboundPorts = [7443: "disabled"]
+        plan.server?.inboundPorts = [7443: "disabled", 7444: "disabled"]
       }
       try Mesh.run(plan) { mesh in
         let (client, server) = (try #require(mesh.clientProxy), try #require(mesh.serverProxy))
-        _ = try OpenSSL.meshServer(
-          in: mesh.server, port: 7443, good, trusting: trust.home.bundle)
+        // Each serves one connection at a time.
+        for port: UInt16 in [7443, 7444] {
+          _ = try OpenSSL.meshServer(
+            in: mesh.server, port: port, good, trusting: trust.home.bundle)
+        }
         let other = try mesh.client.connect(to: Family.v4.server, port: 7443)
         #expect(try Self.exchangeReversed(other))
         let listener = try mesh.server.listen()
@@ -199,7 +202,7 @@ extension InNamespaces {
 
         #expect(try Self.exchangeReversed(other))
         #expect(
-          try Self.exchangeReversed(mesh.client.connect(to: Family.v4.server, port: 7443)))
+          try Self.exchangeReversed(mesh.client.connect(to: Family.v4.server, port: 7444)))
         let echo = try mesh.server.echoServer()
         #expect(
           try attempt("again", from: mesh.client, to: Family.v4.server, port: echo.port)
