@@ -73,7 +73,7 @@ extension InNamespaces {
       let path = try directory.write(
         configuration.yaml(adminSocket: directory.path + "/admin.sock"), to: "culvert.yaml")
       for (offset, word) in [
-        ("+0", nil), ("+1h", "expired"), ("-1h", "not yet valid"),
+        ("+0", nil), ("+1h", "certificate_expired"), ("-1h", "certificate_not_yet_valid"),
       ] {
         let namespace = try Namespace("alone")
         defer { namespace.close() }

@@ -65,16 +65,13 @@ extension InNamespaces {
       try Mesh.run(plan) { mesh in
         let (client, server) = (try #require(mesh.clientProxy), try #require(mesh.serverProxy))
         let echo = try mesh.server.echoServer()
-        func hello() throws -> Attempt {
-          try attempt("hello", from: mesh.client, to: Family.v4.server, port: echo.port)
-        }
         func waitForAuthorities(_ count: Int) throws {
           try eventually("\(count) authorities of partner.example", seconds: 25) {
             let bundles = try client.status().bundles
             return bundles.contains { $0.source == "federation" && $0.authorities == count }
           }
         }
-        #expect(try hello() == .answered)
+        #expect(try Self.hello(mesh, echo.port) == .answered)
         // Both ways.
         try waitForAuthorities(1)
         try eventually("the bundle of demo.mesh at its partner", seconds: 25) {
@@ -85,18 +82,18 @@ extension InNamespaces {
 
         try publish([old, new])
         try waitForAuthorities(2)
-        #expect(try hello() == .answered)
+        #expect(try Self.hello(mesh, echo.port) == .answered)
         try server.reconfigure {
           ($0.certificate, $0.privateKey) = (newSVID.certificate, newSVID.privateKey)
         }
-        #expect(try hello() == .answered)
+        #expect(try Self.hello(mesh, echo.port) == .answered)
 
         // Who was verified by the old CA loses trust with it.
         try publish([new])
         try waitForAuthorities(1)
         #expect(try live.end() == .reset)
         try client.waitForRecord { $0.end == "revoked" && $0.reason == "untrusted_chain" }
-        #expect(try hello() == .answered)
+        #expect(try Self.hello(mesh, echo.port) == .answered)
 
         // The endpoint goes, and what it said last stays.
         server.program.kill()
@@ -109,8 +106,53 @@ extension InNamespaces {
         let bundle = try #require(
           try client.status().bundles.first { $0.trustDomain == "partner.example" })
         #expect(bundle.lastError != nil && bundle.authorities == 1)
-        #expect(try hello() == .answered)
+        #expect(try Self.hello(mesh, echo.port) == .answered)
       }
+    }
+
+    @Test(
+      "16: an emptied bundle distrusts the whole trust domain, and a filled one trusts it again")
+    func emptied() throws {
+      let directory = try TemporaryDirectory()
+      let demo = try QuickAuthority(trustDomain: "demo.mesh")
+      let partner = try QuickAuthority(trustDomain: "partner.example")
+      let good = Self.jwks(partner)
+      let path = try directory.write(good, to: "partner.jwks")
+      let plan = try Mesh.Plan.standard { plan in
+        plan.client = ProxyConfiguration(
+          try demo.issueOne(Identities.clientID).credential,
+          trusting: [demo.trustDomain: demo.bundle])
+        plan.client?.moreTrustBundles = ["{ trustDomain: partner.example, jwks: \"\(path)\" }"]
+        plan.client?.peers = [(Family.v4.range(Family.v4.server), Self.partnerID)]
+        plan.server = ProxyConfiguration(
+          try partner.issueOne(Self.partnerID).credential,
+          trusting: [demo.trustDomain: demo.bundle, partner.trustDomain: partner.bundle])
+      }
+      try Mesh.run(plan) { mesh in
+        let client = try #require(mesh.clientProxy)
+        let echo = try mesh.server.echoServer()
+        let live = try mesh.client.connect(to: Family.v4.server, port: echo.port)
+        #expect(try live.exchange("trusted"))
+        let emptied = #"{"keys": [], "spiffe_sequence": 2, "spiffe_refresh_hint": 10}"#
+        try directory.write(emptied, to: "partner.jwks")
+        #expect(try live.end() == .reset)
+        try client.waitForRecord { $0.end == "revoked" && $0.reason == "unknown_trust_domain" }
+        #expect(try Self.hello(mesh, echo.port) == .refused)
+        try client.waitForRefusal("unknown_trust_domain")
+        let bundle = try client.status().bundles.first { $0.trustDomain == "partner.example" }
+        #expect(bundle?.authorities == 0)
+        #expect(
+          try client.metric(
+            "culvert_bundle_authorities{source=\"jwks\",trust_domain=\"partner.example\"}") == 0)
+        try directory.write(good, to: "partner.jwks")
+        try eventually("trust again", seconds: 5) {
+          try Self.hello(mesh, echo.port) == .answered
+        }
+      }
+    }
+
+    private static func hello(_ mesh: Mesh, _ port: UInt16) throws -> Attempt {
+      try attempt("hello", from: mesh.client, to: Family.v4.server, port: port)
     }
   }
 }

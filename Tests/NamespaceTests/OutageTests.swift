@@ -112,6 +112,7 @@ extension InNamespaces {
       let quick = try QuickMesh()
       let directory = try TemporaryDirectory()
       let plan = try quick.plan {
+        $0.server?.inboundMode = "strict"
         $0.ask(Self.absent(directory, deadline: 3000), role)
       }
       try Mesh.run(plan) { mesh in
@@ -225,7 +226,7 @@ extension InNamespaces {
 
         let there = try loss.end(agent)
         try there.give(try quick.authority.issueOne(Self.id(role)), of: quick.authority)
-        try proxy.program.waitForError(containing: ", SVID 3, trust ", seconds: 40)
+        try proxy.waitForSVID(3, seconds: 40)
         #expect(try Self.hello(mesh, echo.port) == .answered)
         #expect(try proxy.status().identity.state == "ready")
         #expect(try proxy.status().identity.lastError == nil)

@@ -107,12 +107,10 @@ struct QuickMesh {
 
 extension Proxy {
   /// Waits until a pair is in force, by its number.
-  func waitForSVID(_ epoch: Int) throws {
-    try program.waitForError(containing: ", SVID \(epoch), trust ")
-  }
-
-  func waitForTrust(_ epoch: Int) throws {
-    try program.waitForError(containing: ", trust \(epoch): ")
+  func waitForSVID(_ epoch: Int, seconds: Double = patience) throws {
+    try program.waitForError(containing: ", SVID \(epoch), trust ", seconds: seconds)
+    // The log tells of it a moment before it is in force; whoever answers has done that, too.
+    _ = try status()
   }
 
   /// Refusals so far, whatever the reason.
