@@ -115,7 +115,11 @@ let package = Package(
       ["Configuration", "Identity", "Net", "Netfilter", "Policy", "culvert-init"],
       resources: [.copy("Golden"), .copy("Scripts")]),
     tests(
-      "ControlTests", ["CLinux", "Control", "DataPlane", "Net", "Netfilter", "TLS", "culvert"]),
+      "ControlTests",
+      [
+        "CLinux", "Configuration", "Control", "DataPlane", "Federation", "Identity", "Net",
+        "Netfilter", "TLS", "TestSupport", "WorkloadAPI", "culvert",
+      ]),
     tests("IdentityTests", ["Identity"]),
     tests("PolicyTests", ["Identity", "Net", "Policy"]),
     tests("TelemetryTests", ["Identity", "Net", "Policy", "Telemetry"]),
