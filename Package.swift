@@ -25,9 +25,12 @@ func program(_ name: String, _ dependencies: [Target.Dependency]) -> Target {
 }
 
 /// What several test targets share.
-func testSupport(_ name: String, _ dependencies: [Target.Dependency]) -> Target {
+func testSupport(_ name: String, _ dependencies: [Target.Dependency], resources: [Resource] = [])
+  -> Target
+{
   .target(
-    name: name, dependencies: dependencies, path: "Tests/\(name)", swiftSettings: strict)
+    name: name, dependencies: dependencies, path: "Tests/\(name)", resources: resources,
+    swiftSettings: strict)
 }
 
 func tests(_ name: String, _ dependencies: [Target.Dependency], resources: [Resource] = [])
@@ -141,13 +144,13 @@ let package = Package(
       "WorkloadAPITests",
       [
         "CLinux", "Identity", "Net", "TLS", "TestSupport", "WorkloadAPI", "culvert-workload-agent",
-      ],
-      resources: [.copy("Agent")]),
+      ]),
     tests("SniffTests", ["Sniff"]),
     tests("ConfigurationTests", ["Configuration", "Identity", "Net", "Policy"]),
 
     .target(name: "CTestSupport", path: "Tests/CTestSupport"),
-    testSupport("TestSupport", ["CLinux", "CTestSupport", "Net"]),
+    testSupport(
+      "TestSupport", ["CLinux", "CTestSupport", "Net"], resources: [.copy("Scripts")]),
     tests("NamespaceTests", ["Net", "TestSupport"]),
     tests("InteroperabilityTests", ["TestSupport"]),
   ],

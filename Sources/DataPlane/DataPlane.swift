@@ -10,7 +10,7 @@ package import Telemetry
 final class WorkerSeed: @unchecked Sendable {
   let link: WorkerLink
   let shared: SharedState
-  let namespaces: [NamespaceState]
+  private var namespaces: [NamespaceState]
   private var listeners: [Listener]
   let firstID: UInt64
   let slotLimit: Int
@@ -29,6 +29,13 @@ final class WorkerSeed: @unchecked Sendable {
     self.slotLimit = slotLimit
     self.backend = backend
     self.kernel = kernel
+  }
+
+  /// The worker must be their only owner: the first identity's private key goes with the first
+  /// epoch, and the seed lives as long as the thread.
+  func takeNamespaces() -> [NamespaceState] {
+    defer { namespaces = [] }
+    return namespaces
   }
 
   /// The worker must be their only owner: closing one is letting go of it.

@@ -82,7 +82,7 @@ struct Worker<IO: Backend & ~Copyable>: ~Copyable {
     link = seed.link
     shared = seed.shared
     kernel = seed.kernel
-    namespaces = seed.namespaces
+    namespaces = seed.takeNamespaces()
     listeners = seed.takeListeners().map { ListenerSlot(listener: $0) }
     firstID = seed.firstID
     sendBuffers = BufferPools(

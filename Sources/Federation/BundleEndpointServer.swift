@@ -43,12 +43,28 @@ package struct BundleEndpointServer: ~Copyable {
     on address: SocketAddress, mark: UInt32, document: [UInt8], context: HTTPSServerContext
   ) throws(Errno) {
     let flags = SOCK_CLOEXEC.rawValue | SOCK_NONBLOCK.rawValue
-    let listener = try Socket.listener(on: address, backlog: Self.backlog, flags: Int32(flags))
+    let listener = try Self.listen(on: address, flags: Int32(flags))
     if mark != 0 { try Socket.setMark(listener.number, mark) }
     self.address = try Socket.localAddress(listener.number)
     self.listener = listener
     self.context = context
     page = BundlePage(document)
+  }
+
+  /// `::` is everywhere: IPv4 too, and where there is no IPv6.
+  private static func listen(
+    on address: SocketAddress, flags: Int32
+  ) throws(Errno) -> Descriptor {
+    guard address.address == .anyV6 else {
+      return try Socket.listener(on: address, backlog: backlog, flags: flags)
+    }
+    do throws(Errno) {
+      return try Socket.listener(
+        on: address, backlog: backlog, flags: flags, takesBothFamilies: true)
+    } catch Errno(EAFNOSUPPORT) {
+      return try Socket.listener(
+        on: SocketAddress(.anyV4, port: address.port), backlog: backlog, flags: flags)
+    }
   }
 
   /// Requests that are answered from now on get this document; clients that connect from now on,

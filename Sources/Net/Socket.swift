@@ -130,13 +130,15 @@ package enum Socket {
 
   /// A listening TCP socket with SO_REUSEPORT, so that every worker has its own accept queue.
   package static func listener(
-    on address: SocketAddress, backlog: Int32, flags: Int32 = Int32(SOCK_CLOEXEC.rawValue)
+    on address: SocketAddress, backlog: Int32, flags: Int32 = Int32(SOCK_CLOEXEC.rawValue),
+    takesBothFamilies: Bool = false
   ) throws(Errno) -> Descriptor {
     let listener = try stream(address.address.family, flags: flags)
     try setOption(listener.number, level: SOL_SOCKET, SO_REUSEADDR, 1)
     try setOption(listener.number, level: SOL_SOCKET, SO_REUSEPORT, 1)
     if address.address.family == .v6 {
-      try setOption(listener.number, level: Int32(IPPROTO_IPV6), IPV6_V6ONLY, 1)
+      try setOption(
+        listener.number, level: Int32(IPPROTO_IPV6), IPV6_V6ONLY, takesBothFamilies ? 0 : 1)
     }
     try bind(listener.number, to: address)
     try Errno.check { listen(listener.number, backlog) }

@@ -8,6 +8,8 @@ internal import Synchronization
   let pointer: OpaquePointer
   let peer: VerifiedPeer
   let svidEpoch: UInt64
+  /// That a peer passes under newer bundles does not renew what was agreed under older ones.
+  let trustEpoch: UInt64
 }
 
 /// Sessions that servers gave us tickets for, by their address: the newest of each.
@@ -45,7 +47,7 @@ internal import Synchronization
   func find(_ server: SocketAddress, _ identity: IdentityMaterial, now: Int64) -> ResumableSession? {
     sessions.withLock { sessions in
       guard let session = sessions[server] else { return nil }
-      guard session.svidEpoch == identity.svidEpoch,
+      guard session.svidEpoch == identity.svidEpoch, session.trustEpoch == identity.trustEpoch,
         session.peer.isGood(trustEpoch: identity.trustEpoch, now: now),
         unsafe SSL_SESSION_is_resumable(session.pointer) == 1
       else {

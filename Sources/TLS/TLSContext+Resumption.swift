@@ -136,6 +136,7 @@ extension TLSSession {
     unsafe state.pointee.keptSession = unsafe session
     context.shared.clientSessions.keep(
       unsafe ResumableSession(
-        pointer: session, peer: peer, svidEpoch: context.identity.svidEpoch), for: server)
+        pointer: session, peer: peer, svidEpoch: context.identity.svidEpoch,
+        trustEpoch: context.identity.trustEpoch), for: server)
   }
 }

@@ -31,9 +31,43 @@ import Testing
     expect(line, complaint)
   }
 
+  /// SPIFFE Federation §5.1, 7.2: the twin that has everything is in AcceptedTests.
+  @Test(arguments: [
+    ("{ url: \"https://a.example/\" }", "missing field \"profile\""),
+    ("{ profile: https_web }", "missing field \"url\""),
+    ("{ url: \"https://a.example/\", profile: https }", "federation.profile"),
+    ("{ url: \"http://a.example/\", profile: https_web }", "http://a.example/"),
+    ("{ url: \"https://u@a.example/\", profile: https_web }", "https://u@a.example/"),
+    (
+      "{ url: \"https://a.example/\", profile: https_spiffe }", "missing field \"endpointID\""
+    ),
+    (
+      "{ url: \"https://a.example/\", profile: https_web, endpointID: \"spiffe://a.example/x\" }",
+      "goes with profile https_spiffe only"
+    ),
+  ])
+  func `21: an endpoint's URL, profile and ID are configured, never inferred`(
+    federation: String, complaint: String
+  ) throws {
+    func text(_ entry: String) -> String {
+      "workload: { identity: { files: { certificate: a, privateKey: b } }, "
+        + "trustBundles: [{ trustDomain: demo.mesh, pem: c }, \(entry)] }"
+    }
+    let refused = try #require(
+      Sample.complaint(text("{ trustDomain: a.example, federation: \(federation) }")))
+    #expect(refused.contains(complaint), "\(refused)")
+    #expect(
+      Sample.complaint(
+        text("{ federation: { url: \"https://a.example/\", profile: https_web } }"))?
+        .contains("missing field \"trustDomain\"") == true)
+  }
+
   @Test(arguments: [
     ("workload: {}", "1:11: workload: missing field \"identity\""),
-    ("workload: { identity: {} }", "1:23: workload.identity: needs one of \"files\", \"workloadAPI\" and \"embeddedCA\""),
+    (
+      "workload: { identity: {} }",
+      "1:23: workload.identity: needs one of \"files\", \"workloadAPI\" and \"embeddedCA\""
+    ),
     (
       "workload: { identity: { files: { privateKey: a } }, trustBundles: [] }",
       "1:32: workload.identity.files: missing field \"certificate\""

@@ -126,7 +126,7 @@ private final class ServingThread: Sendable {
   }
 
   // 23. No client authentication, UTF-8, application/json.
-  @Test func anyoneIsServed() throws {
+  @Test func `23: anyone is served`() throws {
     let server = try server()
     let outcome = try curl(server, "--include")
     #expect(outcome.succeeded, "\(outcome.errors)")
@@ -158,7 +158,7 @@ private final class ServingThread: Sendable {
   }
 
   // 23. The newest bundle, and the newest SVID.
-  @Test func theNewestBundleIsServed() throws {
+  @Test func `23: the newest bundle is served`() throws {
     let server = try server(sequence: 1)
     #expect(try fetch(server).sequence == 1)
     let other = try Identities.partner.issue(LeafRequest(Identities.partnerID + "-2"))

@@ -19,7 +19,7 @@ import Testing
       (nil, 300), (600, 600), (10, 10), (9, 10), (1, 10), (86_400, 86_400), (86_401, 86_400),
       (Int.max, 86_400),
     ] as [(Int?, Int64)])
-  func theNextPollIsAtTheRefreshHint(hint: Int?, seconds: Int64) {
+  func `18: the next poll is at the refresh hint`(hint: Int?, seconds: Int64) {
     var schedule = BundleSchedule(stored: nil, now: 1000)
     #expect(!schedule.isDue(now: 999))
     #expect(schedule.isDue(now: 1000))
@@ -32,7 +32,7 @@ import Testing
   }
 
   // 18. A failed poll waits for the next interval (§6.2).
-  @Test func aFailedPollWaitsForTheNextInterval() {
+  @Test func `18: a failed poll waits for the next interval`() {
     var schedule = BundleSchedule(stored: nil, now: 0)
     #expect(schedule.finish(failure, now: 0) == .failed)
     #expect(schedule.nextPollMilliseconds == 300_000)
@@ -44,7 +44,7 @@ import Testing
   }
 
   // 17. The sequence orders updates (TB §4.1.1, §4.2).
-  @Test func anOlderSequenceIsIgnored() {
+  @Test func `17: an older sequence is ignored`() {
     var schedule = BundleSchedule(stored: bundle(sequence: 5, 1), now: 0)
     #expect(schedule.finish(.success(bundle(sequence: 6, 2)), now: 0) == .applied)
     #expect(schedule.stored == bundle(sequence: 6, 2))

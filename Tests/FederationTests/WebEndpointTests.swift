@@ -20,7 +20,7 @@ import Testing
   }
 
   // 20. https_web (§5.2.1).
-  @Test func theBundleOfAWebEndpointIsFetched() throws {
+  @Test func `20: the bundle of a web endpoint is fetched`() throws {
     let endpoint = try Endpoint(LeafRequest(dnsName: "localhost"), from: Identities.webPKI)
     let bundle = try BundleRequest.web(endpoint.url("/bundle?x=1")).fetch()
     #expect(bundle == (try partnerBundle()))
@@ -34,7 +34,7 @@ import Testing
   }
 
   // 22. RFC 6125 (§5.2.1.4).
-  @Test func aCertificateForAnotherNameIsRefused() throws {
+  @Test func `22: a certificate for another name is refused`() throws {
     let endpoint = try Self.server.get()
     #expect(try BundleRequest.web(endpoint.url("/bundle")).refusal == nil)
     let error = try BundleRequest.web(endpoint.url("/bundle", host: "127.0.0.1")).refusal
@@ -90,7 +90,7 @@ import Testing
   }
 
   // 22. Redirects are not persisted (§5.2.1.4).
-  @Test func theNextFetchBeginsAtTheConfiguredURL() throws {
+  @Test func `22: the next fetch begins at the configured URL`() throws {
     let endpoint = try Endpoint(LeafRequest(dnsName: "localhost"), from: Identities.webPKI)
     let request = BundleRequest.web(try endpoint.url("/redirect?code=301&to=/bundle"))
     for _ in 0..<2 { #expect(request.refusal == nil) }

@@ -20,7 +20,7 @@ import Testing
   }
 
   // 20. https_spiffe (§5.2.2).
-  @Test func theBundleOfAWorkloadEndpointIsFetched() throws {
+  @Test func `20: the bundle of a workload endpoint is fetched`() throws {
     #expect(try request().fetch() == partnerBundle())
   }
 
@@ -37,7 +37,7 @@ import Testing
     "spiffe://partner.example/bundle-endpoint2", "spiffe://partner.example/bundle",
     "spiffe://partner.example/Bundle-endpoint", "spiffe://partner.example",
   ])
-  func anotherIDIsRefused(id: String) throws {
+  func `22: another ID is refused`(id: String) throws {
     #expect(try request().refusal == nil)
     #expect(
       try request(id: id).refusal
@@ -45,7 +45,7 @@ import Testing
   }
 
   // 22. The newest stored bundle decides, not an older one (§5.2.2.4).
-  @Test func theBundleOfTheRequestDecides() throws {
+  @Test func `22: the bundle of the request decides`() throws {
     let renewed = try Authority(trustDomain: "partner.example")
     let endpoint = try Endpoint(
       LeafRequest(Identities.partnerID), from: renewed, serving: renewed)
@@ -60,7 +60,7 @@ import Testing
   }
 
   // 21. Trust domain, URL and profile are configured, never inferred (§5.1, §7.2).
-  @Test func withoutTheBundleOfTheEndpointsDomainNothingIsDialled() throws {
+  @Test func `21: without the bundle of the endpoint's domain nothing is dialled`() throws {
     let endpoint = try Endpoint(LeafRequest(Identities.partnerID), from: Identities.partner)
     let url = try endpoint.url("/bundle")
     let good = try BundleRequest.workload(
@@ -76,7 +76,7 @@ import Testing
   }
 
   // 21. A certificate that the other profile would accept does not change the profile.
-  @Test func theProfilesDoNotMix() throws {
+  @Test func `21: the profiles do not mix`() throws {
     // Both: an X509-SVID with a DNS name, from an authority that the system trusts, too.
     let both = LeafRequest("spiffe://web.example/endpoint").with { $0.dnsNames = ["localhost"] }
     let endpoint = try Endpoint(both, from: Identities.webPKI)
@@ -119,7 +119,7 @@ import Testing
   }
 
   // 22. The target of a redirect has the same ID (§5.2.2.4).
-  @Test func theServerARedirectLeadsToHasTheSameID() throws {
+  @Test func `22: the server a redirect leads to has the same ID`() throws {
     let same = try Endpoint(LeafRequest(Identities.partnerID), from: Identities.partner)
     let other = try Endpoint(LeafRequest(Identities.partnerID + "-2"), from: Identities.partner)
     #expect(try request("/redirect?to=\(same.url("/bundle"))").refusal == nil)

@@ -50,7 +50,7 @@ import Testing
       // Of an unknown kind, so nothing else about it matters.
       ["use": #""wit-svid""#, "x5c": #""!""#],
     ] as [[String: String?]])
-  func aKeyOfUnknownTypeOrUseIsIgnored(changes: [String: String?]) throws {
+  func `14: a key of unknown type or use is ignored`(changes: [String: String?]) throws {
     #expect(try bundle(Self.document(Self.key(der: [1]))).x509Authorities == [[1]])
     let bundle = try bundle(Self.document(Self.key(changes, der: [1]), Self.key(der: [2])))
     #expect(bundle.x509Authorities == [[2]])
@@ -66,7 +66,7 @@ import Testing
 
   // 15. x5c (X509-SVID §6.2).
   @Test(arguments: [nil, "[]"] as [String?])
-  func anX509KeyWithoutACertificateIsIgnored(x5c: String?) throws {
+  func `15: an x509-svid key without a certificate is ignored`(x5c: String?) throws {
     #expect(try bundle(Self.document(Self.key(der: [1]))).x509Authorities == [[1]])
     let bundle = try bundle(Self.document(Self.key(["x5c": x5c]), Self.key(der: [2])))
     #expect(bundle.x509Authorities == [[2]])
@@ -74,7 +74,7 @@ import Testing
   }
 
   @Test(arguments: [#"["AQ==","Ag=="]"#, #"["AQ==","!"]"#, #"["AQ==",5]"#])
-  func onlyTheFirstCertificateOfAKeyIsUsed(x5c: String) throws {
+  func `15: only the first certificate of a key is used`(x5c: String) throws {
     #expect(try bundle(Self.document(Self.key(["x5c": x5c]))).x509Authorities == [[1]])
   }
 
@@ -90,7 +90,7 @@ import Testing
 
   // 16. No usable key (TB §4.1.3): not an error, but nobody is trusted.
   @Test(arguments: [[], [key(["use": #""sig""#])], [key(["x5c": "[]"])], [key(["kty": nil])]])
-  func withoutAUsableKeyThereIsNoAuthority(keys: [String]) throws {
+  func `16: without a usable key there is no authority`(keys: [String]) throws {
     #expect(try bundle(Self.document(Self.key())).x509Authorities.count == 1)
     #expect(
       try bundle(#"{"keys":[\#(keys.joined())]}"#).x509Authorities.isEmpty)
@@ -104,7 +104,7 @@ import Testing
 
   // 17. Sequence (TB §4.1.1).
   @Test(arguments: [("0", 0), ("9007199254740993", 1 << 53 + 1), ("18446744073709551615", .max)])
-  func aSequenceHas64Bits(text: String, value: UInt64) throws {
+  func `17: a sequence has 64 bits`(text: String, value: UInt64) throws {
     #expect(try bundle(Self.document(more: ",\"spiffe_sequence\":\(text)")).sequence == value)
   }
 
@@ -239,13 +239,13 @@ import Testing
 
   // 19. Duplicates are rejected, maps load atomically (TB §5.1).
   @Test(arguments: [#""a.example""#, #""\u0061.example""#, #""a\u002eexample""#])
-  func aTrustDomainThatOccursTwiceIsRefused(name: String) {
+  func `19: a trust domain that occurs twice is refused`(name: String) {
     let empty = #"{"keys":[]}"#
     #expect(refusal(map(#""a.example":\#(empty),"b.example":\#(empty)"#)) == nil)
     #expect(refusal(map(#""a.example":\#(empty),\#(name):\#(empty)"#))?.reason == .duplicateMember)
   }
 
-  @Test func oneBadBundleRefusesTheWholeMap() {
+  @Test func `19: one bad bundle refuses the whole map`() {
     let good = SPIFFEBundleTests.document(SPIFFEBundleTests.key())
     #expect(refusal(map(#""a.example":\#(good)"#)) == nil)
     let bad = SPIFFEBundleTests.document(SPIFFEBundleTests.key(["x5c": #"["!"]"#]))

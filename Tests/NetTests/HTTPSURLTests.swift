@@ -39,13 +39,13 @@ import Testing
   @Test(arguments: [
     "", "https:", "https://", "http://a.example/", "a.example", "//a.example", "ftp://a",
   ])
-  func theSchemeIsHTTPS(text: String) {
+  func `20: the scheme is HTTPS`(text: String) {
     #expect(refusal("https://a.example/") == nil)
     #expect(refusal(text) == .notHTTPS)
   }
 
   @Test(arguments: ["https://user@a.example/", "https://user:pw@a.example/", "https://@a.example/"])
-  func userInfoIsRefused(text: String) {
+  func `20: user info is refused`(text: String) {
     #expect(refusal(text) == .userInfo)
   }
 

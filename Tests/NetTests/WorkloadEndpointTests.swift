@@ -7,7 +7,7 @@ import Testing
     "unix:///run/spire/agent.sock", "unix:///a", "unix:////run/agent.sock",
     "tcp://127.0.0.1:8000", "tcp://[::1]:8081", "tcp://10.0.0.1:65535",
   ])
-  func `is a unix path or an IP address with a port`(text: String) throws {
+  func `25: is a unix path or an IP address with a port`(text: String) throws {
     #expect(try WorkloadEndpoint(text).description == text)
   }
 
@@ -37,7 +37,7 @@ import Testing
     ("tcp://127.0.0.1:080", "port"), ("tcp://127.0.0.1:+80", "port"),
     ("tcp://127.0.0.1:65536", "port"), ("tcp://127.0.0.1:080000", "port"),
   ])
-  func `is nothing else`(text: String, words: String) throws {
+  func `25: is nothing else`(text: String, words: String) throws {
     let error = try #require(throws: WorkloadEndpointError.self) { try WorkloadEndpoint(text) }
     #expect(error.description.contains(words), "\(error)")
     #expect(!error.description.contains("\n"))

@@ -73,30 +73,7 @@ extension [UInt8] {
   package func contains(_ other: String.UTF8View) -> Bool { occurrences(of: Array(other)) > 0 }
 
   /// How often `pattern` occurs, without overlap.
-  package func occurrences(of pattern: [UInt8]) -> Int {
-    guard !pattern.isEmpty, count >= pattern.count else { return 0 }
-    return unsafe withUnsafeBytes { all in
-      unsafe pattern.withUnsafeBytes { wanted in
-        var found = 0
-        var rest = unsafe all[...]
-        while unsafe rest.count >= wanted.count,
-          let hit = unsafe culvert_test_find(
-            rest.base, rest.count, wanted.baseAddress!, wanted.count)
-        {
-          found += 1
-          let position = unsafe all.baseAddress!.distance(to: UnsafeRawPointer(hit))
-          unsafe rest = all[(position + wanted.count)...]
-        }
-        return found
-      }
-    }
-  }
-}
-
-extension Slice where Base == UnsafeRawBufferPointer {
-  fileprivate var base: UnsafeRawPointer {
-    unsafe UnsafeRawBufferPointer(rebasing: self).baseAddress!
-  }
+  package func occurrences(of pattern: [UInt8]) -> Int { positions(of: pattern).count }
 }
 
 /// Reads the classic pcap format, link type Ethernet.

@@ -63,6 +63,14 @@ package enum Machine {
     return versions.compactMap(Int.init).max().map { "\(root)/\($0)/bin" }
   }()
 
+  /// libfaketime, where Debian puts it, for whichever architecture this is.
+  package static let faketimeLibrary: String? = {
+    let root = "/usr/lib"
+    let directories = (try? FileManager.default.contentsOfDirectory(atPath: root)) ?? []
+    return directories.map { "\(root)/\($0)/faketime/libfaketimeMT.so.1" }
+      .first { FileManager.default.fileExists(atPath: $0) }
+  }()
+
   /// Envoy from the virtual environment that Scripts/test prepares, or from PATH.
   package static let envoyPath: String? = {
     if let named = ProcessInfo.processInfo.environment["CULVERT_ENVOY"] { return named }

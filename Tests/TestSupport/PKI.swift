@@ -8,6 +8,12 @@ package struct Credential: Sendable {
   package let privateKey: String
   /// The first URI SAN.
   package let identity: String
+
+  package init(certificate: String, privateKey: String, identity: String) {
+    self.certificate = certificate
+    self.privateKey = privateKey
+    self.identity = identity
+  }
 }
 
 /// What to put in a leaf certificate; the defaults make a valid X.509-SVID.

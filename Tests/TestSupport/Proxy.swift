@@ -5,8 +5,14 @@ internal import Foundation
 package struct ProxyConfiguration: Sendable {
   package var certificate: String
   package var privateKey: String
+  /// In place of the files: a YAML flow mapping, `workload.identity`.
+  package var identity: String?
   /// Trust domain → path of a PEM bundle.
   package var trustBundles: [String: String]
+  /// More of `workload.trustBundles`, each a YAML flow mapping.
+  package var moreTrustBundles: [String] = []
+  /// Key → YAML value of what else is in `workload`.
+  package var workload: [String: String] = [:]
   package var inboundMode = "permissive"
   /// Port → mode.
   package var inboundPorts: [UInt16: String] = [:]
@@ -23,6 +29,8 @@ package struct ProxyConfiguration: Sendable {
   package var workers = 2
   /// Run the proxy under a seccomp filter that answers EPERM to io_uring_setup(2).
   package var refusesIOUring = false
+  /// Variables of the proxy's environment.
+  package var environment: [String: String] = [:]
 
   package init(_ credential: Credential, trusting authority: Authority) {
     certificate = credential.certificate
@@ -30,14 +38,19 @@ package struct ProxyConfiguration: Sendable {
     trustBundles = [authority.trustDomain: authority.bundle]
   }
 
+  package init(_ credential: Credential, trusting bundles: [String: String]) {
+    certificate = credential.certificate
+    privateKey = credential.privateKey
+    trustBundles = bundles
+  }
+
   package func yaml(adminSocket: String) -> String {
-    var lines = [
-      "workload:", "  identity:",
-      "    files: { certificate: \"\(certificate)\", privateKey: \"\(privateKey)\" }",
-      "  trustBundles:",
-    ]
-    for (domain, pem) in trustBundles.sorted(by: <) {
-      lines.append("    - { trustDomain: \(domain), pem: \"\(pem)\" }")
+    let files = "{ files: { certificate: \"\(certificate)\", privateKey: \"\(privateKey)\" } }"
+    var lines = ["workload:", "  identity: \(identity ?? files)"]
+    lines += workload.sorted(by: <).map { "  \($0): \($1)" }
+    let bundles = trustBundles.sorted(by: <).map { "{ trustDomain: \($0), pem: \"\($1)\" }" }
+    if !(bundles + moreTrustBundles).isEmpty {
+      lines += ["  trustBundles:"] + (bundles + moreTrustBundles).map { "    - \($0)" }
     }
     lines += ["inbound:", "  mode: \(inboundMode)"]
     if !inboundPorts.isEmpty {
@@ -104,7 +117,24 @@ package struct ProxyStatus: Decodable, Sendable {
   }
 
   package struct Identity: Decodable, Sendable {
-    package let id: String
+    package let state: String
+    package let id: String?
+    package let svidEpoch: Int
+    package let trustEpoch: Int
+    package let rotations: Int
+    package let expiresInSeconds: Int?
+    package let lastError: String?
+    package let workloadAPI: [String: String]?
+  }
+
+  package struct Bundle: Decodable, Sendable {
+    package let trustDomain: String
+    package let source: String
+    package let authorities: Int
+    package let revocationLists: Int
+    package let sequence: UInt64?
+    package let ageSeconds: Int?
+    package let lastError: String?
   }
 
   package struct Connections: Decodable, Sendable {
@@ -112,6 +142,7 @@ package struct ProxyStatus: Decodable, Sendable {
     package let accepted: Int
     package let refused: [String: Int]
     package let engines: [String: Int]
+    package let handshakes: [String: Int]
 
     package var openCount: Int { open.values.reduce(0, +) }
   }
@@ -133,6 +164,7 @@ package struct ProxyStatus: Decodable, Sendable {
   package let inbound: Direction
   package let outbound: Direction
   package let identity: Identity
+  package let bundles: [Bundle]
   package let connections: Connections
   package let kernelTLS: KernelTLS
   package let draining: Bool
@@ -157,7 +189,7 @@ package final class Proxy: Sendable {
       configuration.yaml(adminSocket: directory.path + "/admin.sock"), to: "culvert.yaml")
     program = try namespace.start(
       [Machine.program("culvert-proxy"), "--config", directory.path + "/culvert.yaml"],
-      refusingIOUring: configuration.refusesIOUring)
+      environment: configuration.environment, refusingIOUring: configuration.refusesIOUring)
     try program.waitForError(containing: "culvert-proxy: ready")
   }
 
@@ -179,6 +211,15 @@ package final class Proxy: Sendable {
     } catch {
       throw Trouble("status does not decode: \(error)\n\(text)")
     }
+  }
+
+  /// The value of one of `culvert metrics`, by its name and labels as they are exposed.
+  package func metric(_ name: String) throws -> Double? {
+    let text = try Program.check([
+      Machine.program("culvert"), "metrics", "--admin-socket", adminSocket,
+    ])
+    let line = text.split(separator: "\n").first { $0.hasPrefix(name + " ") }
+    return line.flatMap { Double($0.dropFirst(name.count + 1)) }
   }
 
   /// Changes the configuration file and waits until the new one is in force.

@@ -322,10 +322,7 @@ final class AgentPlace {
   func ask(_ arguments: String...) throws -> [String] { try ask(arguments) }
 
   func ask(_ arguments: [String]) throws -> [String] {
-    let script = try #require(
-      Bundle.module.path(forResource: "client", ofType: "py", inDirectory: "Agent"))
-    let python = try #require(GRPCAgent.python)
-    return try Program.check([python, script, endpoint] + arguments)
+    try Program.check([Python.path, Python.script("client"), endpoint] + arguments)
       .split(separator: "\n").map(String.init)
   }
 

@@ -1,3 +1,5 @@
+import TestSupport
+
 /// HTTP/2 as an agent sends it (RFC 9113 §4, §6), written by hand: it is for the client to find out
 /// what is wrong with it.
 enum Frame {

@@ -11,7 +11,7 @@ import Testing
 struct SPIFFETests {
   /// WE §3, 6.
   @Test(arguments: [WorkloadStream.x509SVID, .x509Bundles])
-  func `every call carries workload.spiffe.io`(stream: WorkloadStream) throws {
+  func `24: every call carries workload.spiffe.io`(stream: WorkloadStream) throws {
     let agent = try GRPCAgent()
     let client = try Client(agent.endpoint, stream)
     for number in 1...3 {
@@ -30,7 +30,7 @@ struct SPIFFETests {
   }
 
   /// WE §4: what is no such address is refused by WorkloadEndpoint, whose tests are in NetTests.
-  @Test func `the endpoint is a unix socket or a TCP port`() throws {
+  @Test func `25: the endpoint is a unix socket or a TCP port`() throws {
     #expect(WorkloadEndpoint.environmentVariable == "SPIFFE_ENDPOINT_SOCKET")
     let local = try GRPCAgent()
     try local.send(Wire.svids([Wire.svid()]))
@@ -42,7 +42,7 @@ struct SPIFFETests {
   }
 
   /// WE §3.1, 5.
-  @Test func `no TLS is used and no credential is shown`() throws {
+  @Test func `26: no TLS is used and no credential is shown`() throws {
     let agent = try GRPCAgent()
     try agent.send(Wire.svids([Wire.svid()]))
     _ = try Client(agent.endpoint).nextSVIDs()
@@ -59,7 +59,7 @@ struct SPIFFETests {
     ("INVALID_ARGUMENT", WorkloadFailure.Reason.invalidArgument),
     ("UNIMPLEMENTED", .unimplemented),
   ])
-  func `a refusal for good is reported and not retried`(
+  func `27: a refusal for good is reported and not retried`(
     code: String, reason: WorkloadFailure.Reason
   ) throws {
     let agent = try GRPCAgent()
@@ -82,7 +82,7 @@ struct SPIFFETests {
     ("UNAVAILABLE", WorkloadFailure.Reason.unavailable), ("PERMISSION_DENIED", .permissionDenied),
     ("RESOURCE_EXHAUSTED", .otherStatus),
   ])
-  func `a passing refusal is retried with exponential backoff`(
+  func `27: a passing refusal is retried with exponential backoff`(
     code: String, reason: WorkloadFailure.Reason
   ) throws {
     let agent = try GRPCAgent()
@@ -107,7 +107,7 @@ struct SPIFFETests {
   }
 
   /// WA §4.3, 4.4.
-  @Test func `the first response is awaited, and every message is full state`() throws {
+  @Test func `28: the first response is awaited, and every message is full state`() throws {
     let agent = try GRPCAgent()
     try agent.send(
       Wire.svids([Wire.svid()], crls: [[9]], federated: [("spiffe://partner.example", [7, 8])]))
@@ -125,7 +125,7 @@ struct SPIFFETests {
   }
 
   /// WA §4.5. Each refusal with its valid twin is in MessageTests.
-  @Test func `a message without a mandatory field is discarded, and the stream goes on`() throws {
+  @Test func `29: a message without a mandatory field is discarded, and the stream goes on`() throws {
     let agent = try GRPCAgent()
     try agent.send([])
     let client = try Client(agent.endpoint)
@@ -139,7 +139,7 @@ struct SPIFFETests {
   }
 
   /// WA §5.2.1, 5.3.
-  @Test func `the default SVID is the first, and of two with one hint the first counts`() throws {
+  @Test func `30: the default SVID is the first, and of two with one hint the first counts`() throws {
     let agent = try GRPCAgent()
     let ids = (0..<4).map { "spiffe://demo.mesh/\($0)" }
     try agent.send(
@@ -153,7 +153,7 @@ struct SPIFFETests {
   }
 
   /// WA §5.2.1.
-  @Test func `after PermissionDenied the SVIDs are no longer used`() throws {
+  @Test func `31: after PermissionDenied the SVIDs are no longer used`() throws {
     let agent = try GRPCAgent()
     try agent.send(Wire.svids([Wire.svid()]))
     let client = try Client(agent.endpoint)
@@ -170,7 +170,7 @@ struct SPIFFETests {
   }
 
   /// WA §4.2.
-  @Test func `a stream that ends is replaced at once`() throws {
+  @Test func `31: a stream that ends is replaced at once`() throws {
     let agent = try GRPCAgent()
     try agent.send(Wire.svids([Wire.svid()]))
     let client = try Client(agent.endpoint)
