@@ -97,10 +97,17 @@ let package = Package(
     .executableTarget(
       name: "culvert-microbench",
       dependencies: [
-        "DataPlane", "Sniff", "TLS",
+        "DataPlane", "Identity", "Net", "Sniff", "TLS",
         .product(name: "ArgumentParser", package: "swift-argument-parser"),
       ],
       path: "Tools/Bench/Micro", swiftSettings: strict),
+    .executableTarget(
+      name: "culvert-workload-agent",
+      dependencies: [
+        "CLinux", "Configuration", "Identity", "Net", "TLS", "WorkloadAPI",
+        .product(name: "ArgumentParser", package: "swift-argument-parser"),
+      ],
+      path: "Tools/WorkloadAPI", swiftSettings: strict),
 
     tests("NetTests", ["CLinux", "Net"]),
     tests(
@@ -108,7 +115,11 @@ let package = Package(
       ["Configuration", "Identity", "Net", "Netfilter", "Policy", "culvert-init"],
       resources: [.copy("Golden"), .copy("Scripts")]),
     tests(
-      "ControlTests", ["CLinux", "Control", "DataPlane", "Net", "Netfilter", "TLS", "culvert"]),
+      "ControlTests",
+      [
+        "CLinux", "Configuration", "Control", "DataPlane", "Federation", "Identity", "Net",
+        "Netfilter", "TLS", "TestSupport", "WorkloadAPI", "culvert",
+      ]),
     tests("IdentityTests", ["Identity"]),
     tests("PolicyTests", ["Identity", "Net", "Policy"]),
     tests("TelemetryTests", ["Identity", "Net", "Policy", "Telemetry"]),
@@ -129,7 +140,11 @@ let package = Package(
     tests(
       "FederationTests", ["CLinux", "Federation", "Identity", "Net", "TLS", "TestSupport"],
       resources: [.copy("Scripts")]),
-    tests("WorkloadAPITests", ["CLinux", "Identity", "Net", "TestSupport", "WorkloadAPI"]),
+    tests(
+      "WorkloadAPITests",
+      [
+        "CLinux", "Identity", "Net", "TLS", "TestSupport", "WorkloadAPI", "culvert-workload-agent",
+      ]),
     tests("SniffTests", ["Sniff"]),
     tests("ConfigurationTests", ["Configuration", "Identity", "Net", "Policy"]),
 

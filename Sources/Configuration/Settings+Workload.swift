@@ -15,7 +15,7 @@ extension Settings {
     let source = try IdentitySource(identity, parts, directory: directory)
     var bundles: [TrustBundleSource] = []
     if let field = fields["trustBundles"] {
-      bundles = try TrustBundleSource.list(field, directory: directory)
+      bundles = try TrustBundleSource.list(field, source, directory: directory)
     } else if case .files = source {
       throw workload.problem("missing field \"trustBundles\"")
     }
@@ -122,9 +122,10 @@ extension BundleEndpoint {
 
 extension TrustBundleSource {
   fileprivate static func list(
-    _ field: Field, directory: String
+    _ field: Field, _ identity: IdentitySource, directory: String
   ) throws(Problem) -> [TrustBundleSource] {
     var sources: [TrustBundleSource] = []
+    var workloadAPI: Field?
     var seen: Set<TrustDomain> = []
     for item in try field.nonEmptyItems() {
       let fields = try item.fields([
@@ -147,19 +148,30 @@ extension TrustBundleSource {
       case "directory": sources.append(.directory(try source.path(in: directory)))
       case "bundleMap": sources.append(.bundleMap(try source.path(in: directory)))
       default:
+        if let workloadAPI {
+          throw source.problem(
+            "there is one Workload API, and \(workloadAPI.path) names it already")
+        }
+        workloadAPI = source
         let endpoint = try source.fields(["socket"])["socket"]?.workloadEndpoint()
         sources.append(.workloadAPI(endpoint))
       }
     }
-    try checkEndpoints(sources, field)
+    try checkEndpoints(sources, identity, field)
     return sources
   }
 
   /// An `https_spiffe` endpoint is verified by the bundle of its own trust domain, which must come
   /// from somewhere (SPIFFE Federation §5.2.2.2).
   private static func checkEndpoints(
-    _ sources: [TrustBundleSource], _ field: Field
+    _ sources: [TrustBundleSource], _ identity: IdentitySource, _ field: Field
   ) throws(Problem) {
+    var brought: TrustDomain?
+    switch identity {
+    case .files: break
+    case .embeddedCA(let source): brought = source.id.trustDomain
+    case .workloadAPI: return
+    }
     let domains = sources.compactMap { source -> DomainBundle? in
       if case .domain(let bundle) = source { bundle } else { nil }
     }
@@ -171,7 +183,10 @@ extension TrustBundleSource {
         $0.trustDomain == id.trustDomain
           && ($0.file != nil || $0.trustDomain != bundle.trustDomain)
       }
-      guard isKnown else {
+      let isBrought =
+        brought == id.trustDomain
+        && !domains.contains { $0.trustDomain == id.trustDomain }
+      guard isKnown || isBrought else {
         throw field.problem(
           "nothing verifies \(id), the endpoint of \(bundle.trustDomain): give a first bundle of "
             + "\(id.trustDomain) (\"pem\" or \"jwks\")")
@@ -214,7 +229,7 @@ extension FederationEndpoint {
     do throws(HTTPSURLError) {
       self.init(url: try HTTPSURL(text))
     } catch {
-      throw urlField.problem("\(YAMLNode.quote(text)): \(error)")
+      throw urlField.problem("\(YAMLNode.quote(text)): \(error.rawValue)")
     }
     // Never guessed from the other fields (SPIFFE Federation §7.2).
     switch try fields.required("profile", in: field).choice(Profile.self) {

@@ -37,7 +37,7 @@ extension Settings {
   }
 
   /// A regular file's bytes; at most one more than `maximumFileBytes`, which is then too many.
-  private static func contents(of path: String) throws(Errno) -> [UInt8] {
+  static func contents(of path: String) throws(Errno) -> [UInt8] {
     // Opening a FIFO must not block.
     let flags = O_RDONLY | O_CLOEXEC | O_NONBLOCK
     let file = Descriptor(owning: try Errno.check { unsafe Glibc.open(path, flags) })
@@ -63,7 +63,7 @@ extension Settings {
 
   /// The directory part of a path. Symbolic links stay: files that are swapped by swapping a link
   /// to their directory must be found again under the same path.
-  private static func absoluteDirectory(of path: String) throws(Errno) -> String {
+  static func absoluteDirectory(of path: String) throws(Errno) -> String {
     let slash = path.lastIndex(of: "/")
     let directory = slash.map { String(path[...$0]) } ?? ""
     if directory.hasPrefix("/") { return directory }

@@ -22,6 +22,10 @@ package struct ControlLoop: ~Copyable {
   /// under way where no event tells of it.
   static let retryMilliseconds: Int64 = 1000
 
+  /// How long lines of the log may wait for others: woken for each, this thread would cost more
+  /// than what it writes.
+  static let logIntervalMilliseconds: Int64 = 50
+
   /// How long the last lines of the log are waited for when the proxy ends.
   static let lastLinesMilliseconds: Int64 = 1000
 
@@ -49,6 +53,8 @@ package struct ControlLoop: ~Copyable {
   private var lastReloadError: String?
   private var droppedLogLines: UInt64 = 0
   private var log = LogWriter()
+  /// When the lines that wait are taken; nil while none do.
+  private var recordsAt: Int64?
 
   /// Loads, binds, drops privileges and starts the workers. When this returns, connections are
   /// served.
@@ -192,7 +198,9 @@ package struct ControlLoop: ~Copyable {
       var polled = [
         pollfd(fd: signals.number, events: Int16(POLLIN), revents: 0),
         pollfd(fd: files.readable.number, events: Int16(POLLIN), revents: 0),
-        pollfd(fd: plane.records.readable.number, events: Int16(POLLIN), revents: 0),
+        pollfd(
+          fd: recordsAt == nil ? plane.records.readable.number : -1, events: Int16(POLLIN),
+          revents: 0),
         pollfd(fd: log.isEmpty ? -1 : STDOUT_FILENO, events: Int16(POLLOUT), revents: 0),
       ]
       let adminStart = polled.count
@@ -209,7 +217,9 @@ package struct ControlLoop: ~Copyable {
         // Not later with every event: a busy directory would put the reload off for ever.
         reloadAt = reloadAt ?? now + Self.settleMilliseconds
       }
-      takeRecords()
+      if polled[2].revents != 0 { recordsAt = now + Self.logIntervalMilliseconds }
+      if let due = recordsAt, now >= due { takeRecords() }
+      log.writeWhatFits()
       reloadIfDue(now)
       identity.advance(now: now)
       followIdentity()
@@ -226,7 +236,9 @@ package struct ControlLoop: ~Copyable {
 
   private var waitMilliseconds: Int32 {
     var wait: Int64 = 60_000
-    if let reloadAt { wait = min(wait, max(0, reloadAt - Clock.milliseconds())) }
+    for due in [reloadAt, recordsAt].compactMap(\.self) {
+      wait = min(wait, max(0, due - Clock.milliseconds()))
+    }
     if admin.hasClients || bundleServer.hasClients { wait = min(wait, 1000) }
     wait = min(wait, identity.waitMilliseconds(now: Clock.milliseconds()))
     switch phase {
@@ -355,6 +367,7 @@ package struct ControlLoop: ~Copyable {
   // MARK: Log and status
 
   private mutating func takeRecords() {
+    recordsAt = nil
     let (records, queueDropped) = plane.records.take()
     var dropped = queueDropped
     for record in records where !log.append(record.text) { dropped += 1 }

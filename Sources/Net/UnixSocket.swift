@@ -30,11 +30,13 @@ package enum UnixSocket {
       // Nothing is there.
     }
     let listener = try make(nonBlocking: true)
-    // The file takes its mode from the socket (`unix_bind_bsd`), so it never has another one.
+    // The file takes its mode from the socket (`unix_bind_bsd`), so it never has a wider one.
     try Errno.check { fchmod(listener.number, mode) }
     unsafe try withAddress(path) { pointer, length throws(Errno) in
       try Errno.check { unsafe bind(listener.number, pointer, length) }
     }
+    // The umask may have taken bits away that others need.
+    if mode & 0o077 != 0 { try Errno.check { unsafe chmod(path, mode) } }
     try Errno.check { CLinux.listen(listener.number, 16) }
     return listener
   }

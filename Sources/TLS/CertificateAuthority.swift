@@ -16,9 +16,9 @@ package final class CertificateAuthority {
   static let backdateSeconds: Int64 = 60
 
   package let trustDomain: TrustDomain
-  private let certificate: Certificate
+  let certificate: Certificate
   private let key: PrivateKey
-  private let directory: String
+  let directory: String
 
   private init(
     _ trustDomain: TrustDomain, _ certificate: Certificate, _ key: PrivateKey, _ directory: String
@@ -181,6 +181,13 @@ package final class CertificateAuthority {
     unsafe bio = try unsafe Self.memory()
     let written = unsafe PEM_write_bio_PrivateKey(bio, privateKey.pointer, nil, nil, 0, nil, nil)
     try require(written == 1, "PEM_write_bio_PrivateKey")
+  }
+
+  /// PKCS#8 in DER, which is no text.
+  init(pkcs8 key: PrivateKey) throws(TLSSetupError) {
+    unsafe bio = try unsafe Self.memory()
+    let written = unsafe i2d_PKCS8PrivateKey_bio(bio, key.pointer, nil, nil, 0, nil, nil)
+    try require(written == 1, "i2d_PKCS8PrivateKey_bio")
   }
 
   init(certificates: [Certificate]) throws(TLSSetupError) {

@@ -17,9 +17,9 @@ internal import Synchronization
 /// Shared by all workers. A session is used as often as its ticket's lifetime allows: between two
 /// proxies with fixed addresses there is nobody to hide a repeated ticket from (RFC 8446 §C.4), and
 /// without early data nothing can be replayed.
-@safe package final class ClientSessions: Sendable {
+@safe final class ClientSessions: Sendable {
   /// Addresses remembered; about 2 KiB each.
-  package static let maximumSessions = 4096
+  static let maximumSessions = 4096
 
   private let sessions = Mutex<[SocketAddress: ResumableSession]>([:])
 
@@ -29,7 +29,7 @@ internal import Synchronization
     }
   }
 
-  package var count: Int { sessions.withLock { $0.count } }
+  var count: Int { sessions.withLock { $0.count } }
 
   /// Keeps a session, and takes over the caller's reference to it.
   func keep(_ session: ResumableSession, for server: SocketAddress) {
@@ -70,17 +70,9 @@ internal import Synchronization
 
 /// What the contexts of all workers of a namespace share.
 package final class SharedTLSState: Sendable {
-  package let peers: PeerRegistry
-  package let clientSessions = ClientSessions()
-  let ticketKeys: TicketKeys
+  package let peers = PeerRegistry()
+  let serverSessions = ServerSessions()
+  let clientSessions = ClientSessions()
 
-  package init() {
-    peers = PeerRegistry()
-    ticketKeys = TicketKeys()
-  }
-
-  init(ticketKeys: TicketKeys) {
-    self.ticketKeys = ticketKeys
-    peers = PeerRegistry()
-  }
+  package init() {}
 }

@@ -58,6 +58,22 @@ package struct KeyPair: Sendable {
     self.source = source
   }
 
+  /// The certificates, one behind the other (DER).
+  package var certificatesDER: [UInt8] { chain.flatMap(\.der) }
+
+  /// Shows the private key, PKCS#8 in DER, for as long as `body` runs.
+  package func withPrivateKey<Result>(
+    _ body: (UnsafeRawBufferPointer) -> Result
+  ) throws(IdentityError) -> Result {
+    do throws(TLSSetupError) {
+      return try unsafe SecretText(pkcs8: key).withBytes { bytes throws(TLSSetupError) in
+        unsafe body(bytes)
+      }
+    } catch {
+      throw IdentityError(file: source, reason: error.description)
+    }
+  }
+
   /// Whether both are the same certificates.
   package func isSame(as other: KeyPair) -> Bool { chain.map(\.der) == other.chain.map(\.der) }
 

@@ -60,7 +60,7 @@ internal import Glibc
     return isSigned
   }
 
-  var der: [UInt8] { unsafe DER.bytes { unsafe i2d_X509_CRL(pointer, $0) } }
+  package var der: [UInt8] { unsafe DER.bytes { unsafe i2d_X509_CRL(pointer, $0) } }
 }
 
 /// What OpenSSL's `i2d` functions write.

@@ -3,72 +3,97 @@ internal import Glibc
 internal import Net
 
 // TLS 1.3 resumption (RFC 8446 §2.2) between mesh peers, always with a fresh key exchange and never
-// with early data. A ticket, or a client's session, is good as long as the verification behind it:
-// for one SVID of ours (`svidEpoch`), one set of bundles and revocation lists (`trustEpoch`), a peer
-// that the registry still knows as verified, and until the first certificate of its path ends.
+// with early data. A session is good as long as the verification behind it: for one SVID of ours
+// (`svidEpoch`), one set of bundles and revocation lists (`trustEpoch`), a peer who has not been
+// revoked, until the first certificate of its path ends.
 extension TLSContext {
   func configureResumption() throws(TLSSetupError) {
-    var epochs = (identity.svidEpoch, identity.trustEpoch)
-    let isSet = unsafe withUnsafeBytes(of: &epochs) { bytes in
-      unsafe SSL_CTX_set_session_id_context(
-        server, bytes.baseAddress?.assumingMemoryBound(to: UInt8.self), UInt32(bytes.count)) == 1
+    // The real check is by epochs, when a session is looked up; OpenSSL insists on a context.
+    let isSet = unsafe Self.culvertProtocol.utf8.withContiguousStorageIfAvailable { bytes in
+      unsafe SSL_CTX_set_session_id_context(server, bytes.baseAddress, UInt32(bytes.count)) == 1
     }
-    try require(isSet, "session ID context")
+    try require(isSet == true, "session ID context")
     try unsafe require(SSL_CTX_set_num_tickets(server, 1) == 1, "tickets")
-    unsafe SSL_CTX_set_timeout(server, Int(shared.ticketKeys.lifetimeSeconds))
-    try unsafe require(
-      SSL_CTX_set_tlsext_ticket_key_evp_cb(server, TLSContext.prepareTicketKey) == 1,
-      "ticket keys")
-    try unsafe require(
-      SSL_CTX_set_session_ticket_cb(server, TLSContext.writeTicket, TLSContext.readTicket, nil)
-        == 1, "ticket data")
+    // A ticket holds a session's name only.
+    unsafe SSL_CTX_set_options(server, culvert_SSL_OP_NO_TICKET)
+    unsafe SSL_CTX_set_timeout(server, ServerSession.lifetimeSeconds)
+    unsafe culvert_SSL_CTX_set_session_cache_mode(
+      server, Int(SSL_SESS_CACHE_SERVER | SSL_SESS_CACHE_NO_INTERNAL))
+    unsafe SSL_CTX_sess_set_new_cb(server, TLSContext.keepServerSession)
+    unsafe SSL_CTX_sess_set_get_cb(server, TLSContext.findServerSession)
   }
 
   // MARK: The server's side
 
-  private static let prepareTicketKey:
-    @convention(c) (
-      OpaquePointer?, UnsafeMutablePointer<UInt8>?, UnsafeMutablePointer<UInt8>?, OpaquePointer?,
-      OpaquePointer?, Int32
-    ) -> Int32 = { ssl, name, iv, cipher, mac, encrypt in
-    guard let ssl = unsafe ssl, let name = unsafe name, let iv = unsafe iv,
-      let cipher = unsafe cipher, let mac = unsafe mac, let state = unsafe SessionState.of(ssl)
-    else { return -1 }
-    return unsafe state.pointee.context.shared.ticketKeys.prepare(
-      name: name, iv: iv, cipher: cipher, mac: mac, isEncrypting: encrypt != 0)
-  }
-
-  /// Every ticket names the leaf whose verification it rests on.
-  private static let writeTicket: SSL_CTX_generate_session_ticket_fn = { ssl, _ in
-    guard let ssl = unsafe ssl, let state = unsafe SessionState.of(ssl),
-      let session = unsafe SSL_get_session(ssl), let peer = unsafe state.pointee.peer
-    else { return 0 }
-    var words = peer.leaf.words
-    return unsafe withUnsafeBytes(of: &words) { bytes in
-      unsafe SSL_SESSION_set1_ticket_appdata(session, bytes.baseAddress, bytes.count)
+  /// Called for each ticket that is made.
+  private static let keepServerSession:
+    @convention(c) (OpaquePointer?, OpaquePointer?) -> Int32 = { ssl, session in
+      guard let ssl = unsafe ssl, let session = unsafe session,
+        let state = unsafe SessionState.of(ssl), let peer = unsafe state.pointee.peer,
+        let cipher = unsafe SSL_SESSION_get0_cipher(session)
+      else { return 0 }
+      var count: UInt32 = 0
+      let bytes = unsafe SSL_SESSION_get_id(session, &count)
+      guard let name = unsafe SessionName(UnsafeRawBufferPointer(start: bytes, count: Int(count)))
+      else { return 0 }
+      let context = unsafe state.pointee.context
+      unsafe withUnsafeTemporaryAllocation(byteCount: Int(SSL_MAX_MASTER_KEY_LENGTH), alignment: 8) {
+        room in
+        let start = unsafe room.baseAddress?.assumingMemoryBound(to: UInt8.self)
+        let filled = unsafe SSL_SESSION_get_master_key(session, start, room.count)
+        context.shared.serverSessions.keep(
+          unsafe ServerSession(
+            secret: UnsafeRawBufferPointer(rebasing: room[..<filled]),
+            cipher: SSL_CIPHER_get_protocol_id(cipher), peer: peer,
+            svidEpoch: context.identity.svidEpoch, createdSeconds: time(nil)), as: name)
+        unsafe OPENSSL_cleanse(room.baseAddress, room.count)
+      }
+      return 0
     }
-  }
 
-  private static let readTicket: SSL_CTX_decrypt_session_ticket_fn = {
-    ssl, session, _, _, status, _ in
-    guard status == SSL_TICKET_SUCCESS || status == SSL_TICKET_SUCCESS_RENEW,
-      let ssl = unsafe ssl, let session = unsafe session, let state = unsafe SessionState.of(ssl)
-    else { return SSL_TICKET_RETURN_IGNORE_RENEW }
-    var data: UnsafeMutableRawPointer?
-    var count = 0
-    guard unsafe SSL_SESSION_get0_ticket_appdata(session, &data, &count) == 1,
-      count == LeafHash.bytes, let data = unsafe data
-    else { return SSL_TICKET_RETURN_IGNORE_RENEW }
-    let leaf = unsafe LeafHash(data.loadUnaligned(as: InlineArray<4, UInt64>.self))
-    let context = unsafe state.pointee.context
-    // Who it is now, and whether they still verify, is judged anew each time.
-    guard
-      let peer = context.shared.peers.find(
-        leaf, trustEpoch: context.identity.trustEpoch, now: Int64(time(nil)))
-    else { return SSL_TICKET_RETURN_IGNORE_RENEW }
-    unsafe state.pointee.resumablePeer = peer
-    // Not renewed: once in a ticket's lifetime the certificates are looked at again.
-    return SSL_TICKET_RETURN_USE
+  /// Called for a client that comes with a ticket; nil is a full handshake. Whether the peer is who
+  /// it was, and still trusted, is judged anew each time.
+  private static let findServerSession:
+    @convention(c) (
+      OpaquePointer?, UnsafePointer<UInt8>?, Int32, UnsafeMutablePointer<Int32>?
+    ) -> OpaquePointer? = { ssl, bytes, count, isShared in
+      guard let ssl = unsafe ssl, let state = unsafe SessionState.of(ssl),
+        let name = unsafe SessionName(UnsafeRawBufferPointer(start: bytes, count: Int(count)))
+      else { return nil }
+      let context = unsafe state.pointee.context
+      let found = context.shared.serverSessions.find(
+        name, context.identity, now: Int64(time(nil)))
+      guard let found, let session = unsafe found.make(for: ssl) else { return nil }
+      // Its one reference is OpenSSL's from here on.
+      unsafe isShared?.pointee = 0
+      unsafe state.pointee.resumablePeer = found.peer
+      // The ticket stays good; another would cost both ends a record.
+      unsafe SSL_set_num_tickets(ssl, 0)
+      return unsafe session
+    }
+}
+
+extension ServerSession {
+  /// The session as OpenSSL knows it.
+  fileprivate func make(for ssl: OpaquePointer) -> OpaquePointer? {
+    guard let session = unsafe SSL_SESSION_new() else { return nil }
+    let code = [UInt8(cipher >> 8), UInt8(truncatingIfNeeded: cipher)]
+    let context = Array(TLSContext.culvertProtocol.utf8)
+    let isMade =
+      unsafe SSL_SESSION_set_cipher(session, SSL_CIPHER_find(ssl, code)) == 1
+      && SSL_SESSION_set_protocol_version(session, TLS1_3_VERSION) == 1
+      && SSL_SESSION_set1_id_context(session, context, UInt32(context.count)) == 1
+      && withSecret {
+        unsafe SSL_SESSION_set1_master_key(
+          session, $0.baseAddress?.assumingMemoryBound(to: UInt8.self), $0.count) == 1
+      }
+    guard isMade else {
+      unsafe SSL_SESSION_free(session)
+      return nil
+    }
+    unsafe SSL_SESSION_set_time(session, createdSeconds)
+    unsafe SSL_SESSION_set_timeout(session, Self.lifetimeSeconds)
+    return unsafe session
   }
 }
 

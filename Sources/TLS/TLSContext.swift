@@ -70,8 +70,7 @@ internal import Identity
       culvert_SSL_OP_NO_COMPRESSION | culvert_SSL_OP_NO_RENEGOTIATION
         | culvert_SSL_OP_SERVER_PREFERENCE)
     let mode =
-      SSL_MODE_RELEASE_BUFFERS | SSL_MODE_ENABLE_PARTIAL_WRITE
-      | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER | SSL_MODE_NO_AUTO_CHAIN
+      SSL_MODE_ENABLE_PARTIAL_WRITE | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER | SSL_MODE_NO_AUTO_CHAIN
     unsafe culvert_SSL_CTX_set_mode(context, Int(mode))
     unsafe culvert_SSL_CTX_set_session_cache_mode(context, Int(SSL_SESS_CACHE_OFF))
     unsafe culvert_SSL_CTX_set_max_cert_list(context, Self.maximumPeerCertificateBytes)

@@ -114,6 +114,9 @@ package enum TLSRole: Sendable {
       return .failed(fail(SSL_ERROR_SSL, "a session resumed with nobody"))
     }
     phase = .established
+    // Kept during the handshake, where each message would allocate them anew.
+    unsafe SSL_free_buffers(ssl)
+    unsafe SSL_ctrl(ssl, SSL_CTRL_MODE, Int(SSL_MODE_RELEASE_BUFFERS), nil)
     // What a server says after the client's Finished can be nothing else (RFC 8446 §4.6.1).
     if unsafe state.pointee.role != .client {
       ticketRecordsSent = unsafe state.pointee.buffers.recordsWritten

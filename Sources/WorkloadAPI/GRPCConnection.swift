@@ -30,9 +30,9 @@ internal import CHTTP2
   static let receiveBufferBytes = 64 * 1024
   /// Frames are put into the output up to here; the last one may go beyond.
   static let outputTargetBytes = 32 * 1024
-  /// A frame: its header, and at most the 2^14 bytes that every receiver allows (RFC 9113 §4.2).
-  static let frameMaximumBytes = 9 + 16_384
-  /// The client's connection preface comes out in one piece with nothing before it.
+  /// What comes out in one piece: a frame's header, the length of its padding, and at most the 2^14
+  /// bytes that every receiver allows (RFC 9113 §4.2, 6.1).
+  static let frameMaximumBytes = 9 + 1 + 16_384
   private static let outputBytes = outputTargetBytes + frameMaximumBytes
 
   let role: Role
@@ -43,6 +43,7 @@ internal import CHTTP2
   var events: [Event] = []
   /// What nghttp2 says is wrong with what the other end sent.
   var complaint: String?
+  private var hasSent = false
   private var output = CleansedBuffer(capacity: outputBytes)
   var input = CleansedBuffer(capacity: receiveBufferBytes)
 
@@ -100,11 +101,25 @@ internal import CHTTP2
     unsafe output.count > 0 || nghttp2_session_want_write(session) != 0
   }
 
+  /// Whether something waits to be sent, be it for the socket or for the other end's window.
+  package var hasUnsentBytes: Bool {
+    hasOutput || streams.values.contains { !$0.queue.isEmpty }
+  }
+
+  /// Whether anything was sent since the last call.
+  package func takeHasSent() -> Bool {
+    defer { hasSent = false }
+    return hasSent
+  }
+
   /// Shows what is to be sent next; `send` returns how much of it was, or a negative number.
   func withOutput(_ send: (UnsafeRawBufferPointer) -> Int) -> Int {
     fillOutput()
     let sent = unsafe output.withBytes { unsafe send($0) }
-    if sent > 0 { output.removeFirst(sent) }
+    if sent > 0 {
+      output.removeFirst(sent)
+      hasSent = true
+    }
     return sent
   }
 

@@ -59,12 +59,8 @@ package final class SecretBytes: Sendable {
     count += bytes.count
   }
 
-  mutating func append(_ bytes: some Collection<UInt8>) {
-    precondition(bytes.count <= room, "more bytes than the buffer was made for")
-    for byte in bytes {
-      unsafe base.storeBytes(of: byte, toByteOffset: count, as: UInt8.self)
-      count += 1
-    }
+  mutating func append(_ bytes: [UInt8]) {
+    unsafe bytes.withUnsafeBytes { unsafe append($0) }
   }
 
   /// Lets `body` write into the room that is left; it returns how many bytes, or a negative number.

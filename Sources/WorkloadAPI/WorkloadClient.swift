@@ -184,7 +184,10 @@ package struct WorkloadClient: ~Copyable {
       pongDeadline = nil
     }
     var outcomes = call.takeOutcomes(received.state)
-    if received.state == .open, outcomes.isEmpty || !outcomes.hasEnd {
+    if case .ended = received.state {
+      // Nobody is there to send to.
+    } else {
+      // Of a connection that is given up the agent is told why, if its socket takes it.
       outcomes += call.takeOutcomes(call.connection.send(to: descriptor))
     }
     self.call = consume call
@@ -277,14 +280,5 @@ package struct WorkloadClient: ~Copyable {
   private func mayReconnectAtOnce(_ now: Int64) -> Bool {
     guard let last = lastAtOnceMilliseconds else { return true }
     return now - last >= timing.atOnceIntervalMilliseconds
-  }
-}
-
-extension [WorkloadCall.Outcome] {
-  fileprivate var hasEnd: Bool {
-    contains {
-      if case .ended = $0 { return true }
-      return false
-    }
   }
 }

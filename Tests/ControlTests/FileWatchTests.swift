@@ -140,6 +140,60 @@ import Testing
     #expect(watch.hasChanged())
   }
 
+  @Test func `notices a file of a directory that comes, changes, or goes`() throws {
+    try makeDirectory("bundles.d")
+    try write("one", to: "bundles.d/a.example.pem")
+    let path = directory.file("bundles.d")
+    let watch = try Watch(BundleFiles.watchedFiles(directory: path))
+    func notices(_ what: Comment) {
+      #expect(watch.wakes(), what)
+      #expect(watch.hasChanged(), what)
+      // As a reload does.
+      watch.watch(BundleFiles.watchedFiles(directory: path))
+      #expect(!watch.hasChanged(), what)
+    }
+    try write("one", to: "bundles.d/b.example.pem")
+    notices("added")
+    try write("three", to: "bundles.d/b.example.pem")
+    notices("written")
+    try write("two", to: "new")
+    try replace("bundles.d/a.example.pem", with: "new")
+    notices("replaced")
+    try FileManager.default.removeItem(atPath: directory.file("bundles.d/b.example.pem"))
+    notices("removed")
+  }
+
+  @Test func `notices that a directory of bundles is another one`() throws {
+    try makeDirectory("v0")
+    try makeDirectory("v1")
+    try write("one", to: "v1/a.example.pem")
+    try link("bundles.d", to: "v0")
+    let watch = try Watch(BundleFiles.watchedFiles(directory: directory.file("bundles.d")))
+    try link("new", to: "v1")
+    try replace("bundles.d", with: "new")
+    #expect(watch.wakes())
+    #expect(watch.hasChanged())
+  }
+
+  @Test func `notices a directory of bundles that is a projected volume`() throws {
+    try makeDirectory("bundles.d/..v0")
+    try write("one", to: "bundles.d/..v0/a.example.pem")
+    try link("bundles.d/..data", to: "..v0")
+    try link("bundles.d/a.example.pem", to: "..data/a.example.pem")
+    let path = directory.file("bundles.d")
+    let watch = try Watch(BundleFiles.watchedFiles(directory: path))
+    try makeDirectory("bundles.d/..v1")
+    try write("three", to: "bundles.d/..v1/a.example.pem")
+    try link("bundles.d/..new", to: "..v1")
+    try replace("bundles.d/..data", with: "bundles.d/..new")
+    #expect(watch.wakes())
+    #expect(watch.hasChanged())
+    watch.watch(BundleFiles.watchedFiles(directory: path))
+    try write("three again", to: "bundles.d/..v1/a.example.pem")
+    #expect(watch.wakes(), "in the new directory")
+    #expect(watch.hasChanged(), "in the new directory")
+  }
+
   @Test func `remembers across a new list what was changed while files were read`() throws {
     try write("one", to: "a.yaml")
     try write("one", to: "b.yaml")

@@ -14,7 +14,7 @@ import Testing
     return ["libFoundation.so", "$s10Foundation"].contains { file.range(of: Data($0.utf8)) != nil }
   }
 
-  @Test(arguments: ["culvert-proxy", "culvert-init", "culvert"])
+  @Test(arguments: ["culvert-proxy", "culvert-init", "culvert", "culvert-workload-agent"])
   func noProgramLinksFullFoundation(program: String) throws {
     let directory = Self.bundle.deletingLastPathComponent()
     #expect(try !linksFoundation(directory.appending(path: program)))

@@ -41,6 +41,10 @@ enum Tool {
 
   /// Runs culvert, through the program `wrapper` names if any, to its end.
   static func run(_ arguments: String..., through wrapper: [String] = []) throws -> Outcome {
+    try run(arguments, through: wrapper)
+  }
+
+  static func run(_ arguments: [String], through wrapper: [String] = []) throws -> Outcome {
     let command = wrapper + [path] + arguments
     let process = Process()
     process.executableURL = URL(filePath: try #require(find(command[0])))

@@ -72,7 +72,7 @@ import Testing
     io.receive(near, .usual, limit: 0, token(.receiveClient))
     let text = Array("a few bytes".utf8)
     try unsafe text.withUnsafeBytes { bytes in
-      unsafe io.send(far, bytes, token(.sendServer))
+      unsafe io.send(far, bytes, endsStream: false, token(.sendServer))
       let sent = try complete(&io)
       #expect(sent.token == token(.sendServer))
       #expect(sent.result == Int32(text.count))

@@ -9,7 +9,7 @@ import Testing
   static let words =
     Refusal.allCases.map(\.rawValue) + PeerRefusal.allCases.map(\.rawValue)
     + RelayReason.allCases.map(\.rawValue) + ConnectionEnd.allCases.map(\.rawValue)
-    + Security.allCases.map(\.rawValue)
+    + Security.allCases.map(\.rawValue) + HandshakeKind.allCases.map(\.rawValue)
 
   private func operations() throws -> String {
     let root = URL(fileURLWithPath: #filePath).deletingLastPathComponent()
@@ -23,7 +23,7 @@ import Testing
 
   @Test func noRefusalIsExplainedThatDoesNotExist() throws {
     let section = try #require(
-      operations().components(separatedBy: "## Refusals").last)
+      operations().components(separatedBy: "\n## ").first { $0.hasPrefix("Refusals\n") })
     let listed = section.split(separator: "\n").filter { $0.hasPrefix("| `") }
       .flatMap { line in
         line.split(separator: "|")[0].split(separator: "`").filter { $0.contains("_") }

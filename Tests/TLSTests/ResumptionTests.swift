@@ -96,13 +96,32 @@ private final class Proxies {
     #expect(resumed.server.session.ticketRecordsSent == 0)
   }
 
-  @Test func `a ticket of the key before the newest is good, one older is not`() throws {
-    let keys = proxies.serverShared.ticketKeys
-    try proxies.expectResumed(false)
-    #expect(keys.replace())
-    try proxies.expectResumed(true)
-    #expect(keys.replace())
-    try proxies.expectResumed(false)
+  @Test func `of one peer the newest sessions are remembered`() throws {
+    let server = try TLSContext(
+      proxies.material(proxies.db, proxies.serverBundles, (1, 1)), shared: proxies.serverShared)
+    var clients: [SharedTLSState] = []
+    for _ in 0...ServerSessions.maximumSessionsPerPeer {
+      let shared = SharedTLSState()
+      clients.append(shared)
+      #expect(try !reconnect(shared, server))
+    }
+    #expect(proxies.serverShared.serverSessions.count == ServerSessions.maximumSessionsPerPeer)
+    // The oldest has gone; coming back, it gets another, in the place of the next oldest.
+    #expect(try reconnect(try #require(clients.last), server))
+    #expect(try !reconnect(clients[0], server))
+    #expect(try !reconnect(clients[1], server))
+    #expect(try reconnect(try #require(clients.last), server))
+  }
+
+  /// Whether a client with these sessions resumes one.
+  private func reconnect(_ shared: SharedTLSState, _ server: TLSContext) throws -> Bool {
+    let client = try TLSContext(
+      proxies.material(proxies.web, proxies.clientBundles, (1, 1)), shared: shared)
+    let pair = try Pair(
+      End(client, .client, server: proxies.address), End(server, .server)
+    ).connect()
+    try #require(pair.bothEstablished)
+    return pair.client.isResumed
   }
 
   @Test func `without a server address nothing is resumed or kept`() throws {
@@ -235,12 +254,6 @@ private final class Proxies {
     proxies.serverShared = SharedTLSState()
     try proxies.expectResumed(false)
     try proxies.expectResumed(true)
-  }
-
-  @Test func `a ticket of a peer that the registry has forgotten is a full handshake`() throws {
-    try proxies.expectResumed(false)
-    proxies.serverShared = SharedTLSState(ticketKeys: proxies.serverShared.ticketKeys)
-    try proxies.expectResumed(false)
   }
 
   @Test func `a verification is good until the first certificate of its path ends`() throws {

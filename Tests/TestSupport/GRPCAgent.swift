@@ -6,6 +6,7 @@ package final class GRPCAgent {
   package let endpoint: String
   private let program: Program
   private let directory: TemporaryDirectory
+  private var answers = 0
 
   package convenience init(_ flags: String...) throws {
     let directory = try TemporaryDirectory()
@@ -35,15 +36,26 @@ package final class GRPCAgent {
     try GRPCAgent(directory, address: "unix:\(directory.path)/agent.sock", [])
   }
 
-  package func pauseProcess() { program.send(signal: SIGSTOP) }
+  /// Stops the process; when this returns, none of its threads runs.
+  package func pauseProcess() throws {
+    program.send(signal: SIGSTOP)
+    try eventually("the process to stop") {
+      let tasks = "/proc/\(program.pid)/task"
+      return try FileManager.default.contentsOfDirectory(atPath: tasks).allSatisfy {
+        let state = contents(ofFile: "\(tasks)/\($0)/stat")
+        return String(decoding: state, as: UTF8.self).contains(") T ")
+      }
+    }
+  }
 
   package func resumeProcess() { program.send(signal: SIGCONT) }
 
   package func tell(_ command: String) throws {
-    let seen = program.output.lines.count
     program.write(command + "\n")
-    guard program.output.wait(after: seen, for: { $0 == "ok" }) != nil else {
-      throw Trouble("no answer from the agent\n\(program.transcript)")
+    answers += 1
+    let wanted = answers
+    try eventually("the agent's answer") {
+      program.output.lines.count { $0 == "ok" } >= wanted
     }
   }
 
@@ -54,6 +66,13 @@ package final class GRPCAgent {
 
   /// The calls it has seen: method, request and metadata.
   package var calls: [String] { program.output.lines.filter { $0.hasPrefix("call ") } }
+
+  /// The same, of which there must be so many.
+  package func calls(_ expected: Int) throws -> [String] {
+    try eventually("\(expected) calls") { calls.count >= expected }
+    try #require(calls.count == expected)
+    return calls
+  }
 }
 
 extension Trait where Self == ConditionTrait {

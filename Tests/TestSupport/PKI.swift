@@ -103,6 +103,30 @@ package final class Authority: Sendable {
       certificate: base + ".pem", privateKey: base + ".key", identity: request.uris.first ?? "")
   }
 
+  /// Revokes certificates of this CA, for good.
+  ///
+  /// - Returns: the path of a PEM file with the list of all that were.
+  package func revoke(_ credentials: [Credential]) throws -> String {
+    let number = counter.update {
+      $0 += 1
+      return $0
+    }
+    let path = "\(directory.path)/list\(number).crl"
+    let configuration = try directory.write(
+      configuration(for: LeafRequest("spiffe://\(trustDomain)/nobody")), to: "list\(number).cnf")
+    try database.update { _ in
+      for credential in credentials {
+        try Program.check([
+          "openssl", "ca", "-config", configuration, "-revoke", credential.certificate,
+        ])
+      }
+      try Program.check([
+        "openssl", "ca", "-config", configuration, "-gencrl", "-crldays", "1", "-out", path,
+      ])
+    }
+    return path
+  }
+
   private func configuration(for request: LeafRequest) -> String {
     let names =
       request.uris.map { "URI:\($0)" } + request.dnsNames.map { "DNS:\($0)" }

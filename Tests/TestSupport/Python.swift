@@ -2,7 +2,7 @@ internal import Foundation
 
 /// Python with grpcio, spiffe and cryptography, from the virtual environment that Scripts/test
 /// prepares.
-enum Python {
+package enum Python {
   static let found: String? = {
     let environment = Machine.packageDirectory + "/.build/python/bin/python3"
     let candidate = ProcessInfo.processInfo.environment["CULVERT_PYTHON"] ?? environment
@@ -10,14 +10,14 @@ enum Python {
     return isWhole == true ? candidate : nil
   }()
 
-  static var path: String {
+  package static var path: String {
     get throws {
       guard let found else { throw Trouble("there is no Python with grpcio: run Scripts/test") }
       return found
     }
   }
 
-  static func script(_ name: String) -> String {
+  package static func script(_ name: String) -> String {
     Bundle.module.path(forResource: name, ofType: "py", inDirectory: "Scripts")!
   }
 }

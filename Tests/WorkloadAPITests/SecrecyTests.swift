@@ -49,7 +49,7 @@ import Testing
     var svid = CleansedBuffer(capacity: 4096)
     svid.append(Wire.svid(key: nil))
     svid.append([0x1a, UInt8(Self.keyBytes)])
-    for index in 0..<Self.keyBytes { svid.append(CollectionOfOne(key[index])) }
+    for index in 0..<Self.keyBytes { svid.append([key[index]]) }
     var frames = CleansedBuffer(capacity: 4096)
     frames.append(Frame.settings + Frame.response)
     let message = [0x0a] + Wire.varint(svid.count)

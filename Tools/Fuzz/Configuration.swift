@@ -11,11 +11,7 @@ public func fuzz(_ start: UnsafePointer<UInt8>?, _ count: Int) -> CInt {
     let ports = settings.listeners
     precondition(Set([ports.outboundPort, ports.inboundPort, ports.meshPort]).count == 3)
     precondition(settings.adminSocket.hasPrefix("/") && settings.adminSocket.utf8.count <= 107)
-    precondition(settings.identity.privateKey.hasPrefix("/") && !settings.trustBundles.isEmpty)
-    let domains = Set(settings.trustBundles.map(\.trustDomain))
-    for id in settings.outbound.rules.flatMap(\.expect) + settings.outbound.peers.map(\.identity) {
-      precondition(domains.contains(id.trustDomain) && !id.path.isEmpty)
-    }
+    check(settings)
   } catch {
     precondition((error.line ?? 0) >= 1 && (error.column ?? 0) >= 1)
     let lines = bytes.count { $0 == 10 || $0 == 13 || $0 == 0x85 || $0 == 0xa8 || $0 == 0xa9 } + 2
@@ -23,4 +19,34 @@ public func fuzz(_ start: UnsafePointer<UInt8>?, _ count: Int) -> CInt {
     precondition(!error.description.utf8.contains { $0 < 0x20 }, "more than one line")
   }
   return 0
+}
+
+/// An ID that is expected has a path, and a bundle unless only its source knows whose there are.
+private func check(_ settings: Settings) {
+  var domains: Set<TrustDomain>? = []
+  switch settings.identity {
+  case .files(let files):
+    precondition(files.privateKey.hasPrefix("/") && files.certificate.hasPrefix("/"))
+    precondition(!settings.trustBundles.isEmpty)
+  case .embeddedCA(let source):
+    precondition(source.directory.hasPrefix("/") && !source.id.path.isEmpty)
+    precondition((60...31_536_000).contains(source.lifetimeSeconds))
+    domains?.insert(source.id.trustDomain)
+  case .workloadAPI: domains = nil
+  }
+  for source in settings.trustBundles {
+    switch source {
+    case .domain(let bundle):
+      precondition(bundle.file != nil || bundle.federation != nil)
+      precondition(bundle.file?.path.hasPrefix("/") ?? true)
+      domains?.insert(bundle.trustDomain)
+    case .directory(let path), .bundleMap(let path):
+      precondition(path.hasPrefix("/"))
+      domains = nil
+    case .workloadAPI: domains = nil
+    }
+  }
+  for id in settings.outbound.rules.flatMap(\.expect) + settings.outbound.peers.map(\.identity) {
+    precondition(!id.path.isEmpty && domains?.contains(id.trustDomain) ?? true)
+  }
 }

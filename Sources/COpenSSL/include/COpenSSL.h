@@ -13,7 +13,6 @@
 #include <openssl/kdf.h>
 #include <openssl/params.h>
 #include <openssl/pem.h>
-#include <openssl/rand.h>
 #include <openssl/ssl.h>
 #include <openssl/x509.h>
 #include <openssl/x509_vfy.h>
@@ -52,18 +51,6 @@ static inline void culvert_SSL_CTX_set_max_cert_list(SSL_CTX *context, long byte
 
 static inline void culvert_SSL_CTX_set_read_ahead(SSL_CTX *context, int on) {
   SSL_CTX_set_read_ahead(context, on);
-}
-
-// Resumption
-
-/// A ticket's MAC: HMAC-SHA256 with this key.
-static inline int culvert_ticket_mac_init(EVP_MAC_CTX *context, const void *key, size_t bytes) {
-  OSSL_PARAM parameters[] = {
-      OSSL_PARAM_construct_octet_string(OSSL_MAC_PARAM_KEY, (void *)key, bytes),
-      OSSL_PARAM_construct_utf8_string(OSSL_MAC_PARAM_DIGEST, "SHA256", 0),
-      OSSL_PARAM_construct_end(),
-  };
-  return EVP_MAC_CTX_set_params(context, parameters);
 }
 
 // Connections

@@ -22,9 +22,16 @@ struct FederatedDomain {
 }
 
 extension IdentityInputs {
-  /// What endpoints have answered stays, unless the file beneath has become another since: whoever
-  /// changed it means it (SPIFFE Federation §4.2).
-  mutating func keepFetched(from former: [SourcedBundle], to configured: [SourcedBundle]) {
+  /// What endpoints have answered stays, unless the endpoint is configured no more, or the file
+  /// beneath has become another since: whoever changed it means it (SPIFFE Federation §4.2).
+  mutating func keepFetched(
+    from former: [SourcedBundle], to configured: [SourcedBundle], _ settings: Settings
+  ) {
+    let polled = settings.trustBundles.compactMap { source -> TrustDomain? in
+      guard case .domain(let domain) = source, domain.federation != nil else { return nil }
+      return domain.trustDomain
+    }
+    fetched = fetched.filter { polled.contains($0.key) }
     for (domain, _) in fetched {
       let before = former.first { $0.trustDomain == domain }
       let after = configured.first { $0.trustDomain == domain }
@@ -36,6 +43,22 @@ extension IdentityInputs {
         }
       if !isSame { fetched[domain] = nil }
     }
+  }
+
+  /// Notes that an endpoint has just answered with what is in use already, from it or from the file.
+  ///
+  /// - Returns: false if something else is.
+  mutating func confirm(_ document: SPIFFEBundle, of domain: TrustDomain) -> Bool {
+    if let known = fetched[domain] {
+      guard known.document == document else { return false }
+      fetched[domain]?.confirmedSeconds = Int64(time(nil))
+      return true
+    }
+    guard let index = configured.firstIndex(where: { $0.trustDomain == domain }),
+      configured[index].document == document
+    else { return false }
+    configured[index].confirmedSeconds = Int64(time(nil))
+    return true
   }
 }
 
@@ -64,8 +87,6 @@ extension IdentityManager {
           schedule: BundleSchedule(stored: configured?.document, now: now), tag: nextTag))
     }
     self.federations = federations
-    let domains = Set(federations.map(\.trustDomain))
-    inputs.fetched = inputs.fetched.filter { domains.contains($0.key) }
   }
 
   func advanceFederation(_ now: Int64) {
@@ -100,12 +121,11 @@ extension IdentityManager {
     let domain = federations[index].trustDomain
     let outcome = federations[index].schedule.finish(result, now: now)
     switch outcome {
-    case .applied:
+    case .applied, .unchanged:
       guard let document = federations[index].schedule.stored else { return }
-      apply(document, index)
-    case .unchanged:
+      // What could not be taken before is tried again, and its error stays until it is.
+      if !inputs.confirm(document, of: domain) { return apply(document, index) }
       federations[index].lastError = nil
-      inputs.fetched[domain]?.confirmedSeconds = Int64(time(nil))
     case .superseded(let sequence):
       note(index, "sequence \(sequence) is older than what is stored, and is ignored")
     case .failed:

@@ -8,13 +8,14 @@ internal import WorkloadAPI
 
 // The Workload API as a source: FetchX509SVID for the identity, FetchX509Bundles for bundles.
 extension IdentityManager {
+  /// - Parameter field: what errors call the place where it could be named.
   static func endpoint(
     _ configured: WorkloadEndpoint?, _ field: String
   ) throws(LoadError) -> WorkloadEndpoint {
     if let configured { return configured }
     let name = WorkloadEndpoint.environmentVariable
     guard let text = unsafe getenv(name).map({ unsafe String(cString: $0) }) else {
-      throw LoadError(description: "\(field).socket is not set, and neither is \(name)")
+      throw LoadError(description: "\(field) is not set, and neither is \(name)")
     }
     do throws(WorkloadEndpointError) {
       return try WorkloadEndpoint(text)
@@ -30,7 +31,7 @@ extension IdentityManager {
     var wanted: WorkloadEndpoint?
     for source in settings.trustBundles {
       guard case .workloadAPI(let endpoint) = source else { continue }
-      wanted = try Self.endpoint(endpoint, "workload.trustBundles[].workloadAPI")
+      wanted = try Self.endpoint(endpoint, "workload.trustBundles[].workloadAPI.socket")
     }
     return wanted == bundleClientEndpoint ? nil : (wanted, ())
   }

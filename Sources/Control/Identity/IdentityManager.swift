@@ -14,7 +14,8 @@ internal import WorkloadAPI
 /// changes nothing: the last good identity stays until it ends. Used by the control thread only, and
 /// never waits.
 final class IdentityManager {
-  /// How long a renewal that failed is left alone.
+  /// How long a renewal that failed is left alone; and one that succeeded, however short the life of
+  /// what it gave.
   static let renewalRetrySeconds: Int64 = 10
 
   /// Why the newest of what the sources gave is not in force; nil if it is.
@@ -30,7 +31,8 @@ final class IdentityManager {
   private var epochs = ComposedIdentity.Epochs()
   /// The source says that the workload has no identity any more.
   private var isWithdrawn = false
-  private let startupDeadline: Int64
+  private let startedAt: Int64
+  private var startupDeadline: Int64 { startedAt + Int64(settings.startupDeadlineMilliseconds) }
   private var isLate = false
   private var hasChanged = false
   private var authority: CertificateAuthority?
@@ -51,14 +53,14 @@ final class IdentityManager {
   init(_ settings: Settings, mark: UInt32, now: Int64) throws(LoadError) {
     self.settings = settings
     self.mark = mark
-    startupDeadline = now + Int64(settings.startupDeadlineMilliseconds)
+    startedAt = now
     do throws(Errno) {
       poller = try BundlePoller()
     } catch {
       throw LoadError(description: "eventfd: \(error)")
     }
     if case .workloadAPI(let source) = settings.identity {
-      let endpoint = try Self.endpoint(source.endpoint, "workload.identity.workloadAPI")
+      let endpoint = try Self.endpoint(source.endpoint, "workload.identity.workloadAPI.socket")
       svidClient = WorkloadClient(endpoint, stream: .x509SVID, mark: mark)
     }
     try reload(settings, now: now)
@@ -100,7 +102,7 @@ final class IdentityManager {
   func reload(_ settings: Settings, now: Int64) throws(LoadError) {
     var inputs = inputs
     let configured = try BundleFiles.load(settings.trustBundles)
-    inputs.keepFetched(from: inputs.configured, to: configured)
+    inputs.keepFetched(from: inputs.configured, to: configured, settings)
     inputs.configured = configured
     let change = try bundleEndpointChange(settings)
     let authority: CertificateAuthority?
@@ -237,10 +239,16 @@ final class IdentityManager {
   private func planRenewal() {
     renewAtSeconds = 0
     guard authority != nil, let pair = inForce?.pair else { return }
-    renewAtSeconds = Self.half(pair.notBeforeSeconds, pair.notAfterSeconds)
+    renewAtSeconds = max(halfOfLife(pair), rotatedSeconds + Self.renewalRetrySeconds)
   }
 
-  private static func half(_ begin: Int64, _ end: Int64) -> Int64 { begin + (end - begin) / 2 }
+  /// The embedded CA's SVIDs begin in the past, by more than half of the shortest life: theirs is
+  /// counted from when they were made.
+  private func halfOfLife(_ pair: KeyPair) -> Int64 {
+    let begin =
+      authority == nil ? pair.notBeforeSeconds : max(pair.notBeforeSeconds, rotatedSeconds)
+    return begin + (pair.notAfterSeconds - begin) / 2
+  }
 
   private func renewIfDue() {
     guard case .embeddedCA(let source) = settings.identity, renewAtSeconds > 0,
@@ -269,7 +277,7 @@ final class IdentityManager {
   private var nextWarningSeconds: Int64? {
     guard let pair = inForce?.pair else { return nil }
     return switch warning {
-    case .none: Self.half(pair.notBeforeSeconds, pair.notAfterSeconds) + 1
+    case .none: halfOfLife(pair) + 1
     case .halfGone: pair.notAfterSeconds + 1
     case .ended: nil
     }

@@ -71,7 +71,9 @@ extension Worker where IO: ~Copyable {
       unsafe message.prepareToSend(bytes, type: outgoing.type)
       io.send(descriptor, message, handle.token(side.send))
     } else {
-      unsafe io.send(descriptor, UnsafeRawBufferPointer(bytes), handle.token(side.send))
+      unsafe io.send(
+        descriptor, UnsafeRawBufferPointer(bytes),
+        endsStream: handle.it[side].ending == .notifying, handle.token(side.send))
     }
   }
 

@@ -72,7 +72,10 @@ protocol Backend: ~Copyable {
   mutating func receive(
     _ descriptor: Int32, _ size: BufferSize, _ message: KernelMessage, _ token: Token)
   /// Sends, possibly less than asked for. The bytes must stay where they are until completion.
-  mutating func send(_ descriptor: Int32, _ bytes: UnsafeRawBufferPointer, _ token: Token)
+  ///
+  /// - Parameter endsStream: shutdown(2) follows at once: one segment can carry both.
+  mutating func send(
+    _ descriptor: Int32, _ bytes: UnsafeRawBufferPointer, endsStream: Bool, _ token: Token)
   /// The same to a kTLS socket; the bytes and record type are those of `message`.
   mutating func send(_ descriptor: Int32, _ message: KernelMessage, _ token: Token)
   mutating func connect(_ descriptor: Int32, to address: SocketAddress, _ token: Token)

@@ -24,6 +24,7 @@ internal import Net
     var sending: Token?
     var sendMessage: KernelMessage?
     var sendBytes = unsafe UnsafeRawBufferPointer(start: nil, count: 0)
+    var endsStream = false
     var connecting: Token?
     var polling: Token?
     var pollEvents: Int16 = 0
@@ -102,9 +103,12 @@ internal import Net
     }
   }
 
-  mutating func send(_ descriptor: Int32, _ bytes: UnsafeRawBufferPointer, _ token: Token) {
+  mutating func send(
+    _ descriptor: Int32, _ bytes: UnsafeRawBufferPointer, endsStream: Bool, _ token: Token
+  ) {
     start(descriptor) {
       $0.sending = token
+      $0.endsStream = endsStream
       unsafe $0.sendBytes = unsafe bytes
       $0.sendMessage = nil
     }
@@ -276,8 +280,9 @@ internal import Net
       count = unsafe sendmsg(descriptor, message.header, Int32(MSG_NOSIGNAL))
     } else {
       let bytes = unsafe interests[Int(descriptor)].sendBytes
+      let more = interests[Int(descriptor)].endsStream ? Int32(MSG_MORE) : 0
       count = unsafe CLinux.send(
-        descriptor, bytes.baseAddress, bytes.count, Int32(MSG_NOSIGNAL))
+        descriptor, bytes.baseAddress, bytes.count, Int32(MSG_NOSIGNAL) | more)
     }
     let error = Errno.current
     if count < 0, error == .tryAgain || error == .interrupted { return }

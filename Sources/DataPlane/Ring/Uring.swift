@@ -179,9 +179,12 @@ internal import Net
     unsafe entry.pointee.user_data = token.bits
   }
 
-  mutating func send(_ descriptor: Int32, _ bytes: UnsafeRawBufferPointer, _ token: Token) {
+  mutating func send(
+    _ descriptor: Int32, _ bytes: UnsafeRawBufferPointer, endsStream: Bool, _ token: Token
+  ) {
     let entry = unsafe entry()
-    let flags = Int32(MSG_NOSIGNAL) | Int32(MSG_WAITALL)
+    let more = endsStream ? Int32(MSG_MORE) : 0
+    let flags = Int32(MSG_NOSIGNAL) | Int32(MSG_WAITALL) | more
     unsafe io_uring_prep_send(entry, descriptor, bytes.baseAddress, bytes.count, flags)
     unsafe entry.pointee.user_data = token.bits
   }

@@ -39,7 +39,7 @@ class Agent(grpc.GenericRpcHandler):
                 self.calls.append(mine)
                 if self.state:
                     mine.put(self.state)
-            say(f"call {details.method} request={request.hex()} {fields}")
+                say(f"call {details.method} request={request.hex()} {fields}")
             try:
                 while True:
                     what, *rest = mine.get()

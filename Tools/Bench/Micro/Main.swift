@@ -3,20 +3,22 @@ import DataPlane
 import Sniff
 import TLS
 
-/// Times the three things the proxy does to every byte or every connection itself.
+/// Times what the proxy does to every byte or every connection itself.
 @main struct MicroBench: ParsableCommand {
   static let configuration = CommandConfiguration(
     commandName: "culvert-microbench",
-    abstract: "Times sniffing, sealing and opening on one thread.",
+    abstract: "Times sniffing, handshakes, sealing and opening on one thread.",
     discussion: """
       Shown are the median and, in brackets, the fastest and slowest of several batches.
 
       EXAMPLES:
         Scripts/bench --micro
         Scripts/bench --micro --json
+        Scripts/bench --micro --handshakes --milliseconds 500
       """)
 
   @Flag(help: "Print one JSON object.") var json = false
+  @Flag(help: "Time the handshakes only.") var handshakes = false
   @Option(help: "Batches of each figure, 1 to 1000.") var batches = 15
   @Option(help: "Milliseconds of each batch, 1 to 10000.") var milliseconds = 40
 
@@ -29,6 +31,14 @@ import TLS
 
   mutating func run() throws {
     let timing = Timing(batches: batches, batchNanoseconds: UInt64(milliseconds) * 1_000_000)
+    var figures = [
+      try timing.handshake(resumes: false), try timing.handshake(resumes: true),
+    ]
+    if !handshakes { figures = try bytes(timing) + figures }
+    print(json ? Figure.json(figures) : Figure.table(figures))
+  }
+
+  private func bytes(_ timing: Timing) throws -> [Figure] {
     var figures: [Figure] = []
     for hello in [ClientHelloBytes(keyShareBytes: 32), ClientHelloBytes(keyShareBytes: 1216)] {
       figures.append(timing.sniff(hello))
@@ -40,6 +50,6 @@ import TLS
         }
       }
     }
-    print(json ? Figure.json(figures) : Figure.table(figures))
+    return figures
   }
 }

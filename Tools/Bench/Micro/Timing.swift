@@ -45,6 +45,17 @@ struct Timing {
     }
   }
 
+  // MARK: Handshakes
+
+  /// Both ends' part in one mutual TLS handshake, each end's SSL object made and freed.
+  func handshake(resumes: Bool) throws -> Figure {
+    let handshakes = try Handshakes(resumes: resumes)
+    return try figure(
+      resumes ? "mutual handshake, resumed, both ends" : "mutual handshake, full, both ends",
+      bytes: 0
+    ) { _ in try handshakes.connect() }
+  }
+
   // MARK: Records
 
   /// Sealing and opening of records with `count` bytes of content.

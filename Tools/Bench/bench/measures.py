@@ -45,7 +45,7 @@ def _measures():
             yield Measure(
                 key + "_cpu", "  CPU of both proxies", "µs/req", False,
                 0.4 if is_promised else None)
-    yield Measure("connections", "new connections, full handshakes", "conn/s", True, 1.3)
+    yield Measure("connections", "new connections", "conn/s", True, 1.3)
     yield Measure("connections_cpu", "  CPU of both proxies", "ms/conn", False)
     for side in SIDES:
         yield Measure(f"resident_{side}", f"resident, idle, {side}", "MB", False, 0.2, 13)

@@ -21,6 +21,8 @@ def run_rounds(contenders, options, progress):
             for contender in contenders[first:] + contenders[:first]:
                 if group == "memory" and not contender.has_proxies:
                     continue
+                if contender.groups is not None and group not in contender.groups:
+                    continue
                 taken, others = calmest_turn(contender, group, options)
                 values[contender.name] |= taken | {DISTURBANCE + group: others}
                 progress(f"round {number + 1}/{options.rounds}  {group:<11} {contender.name:<12} "

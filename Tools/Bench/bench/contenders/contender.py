@@ -32,6 +32,8 @@ class Contender:
 
     name = "?"
     has_proxies = True
+    groups = None
+    """The groups it is measured in; None is all."""
 
     @contextlib.contextmanager
     def running(self, topology, stranger=None):

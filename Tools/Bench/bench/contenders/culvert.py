@@ -75,7 +75,7 @@ class Culvert(Contender):
             "tls": f"TLS 1.3, {CIPHER}, {GROUP}, P-256 certificates of `culvert ca`",
             "verification": "client: chain, SPIFFE rules, the server's ID exactly; "
                             "server: chain, SPIFFE rules, trust domain",
-            "resumption": "none",
+            "resumption": "TLS 1.3 tickets, one session kept for each address by the client",
             "modes": "strict on both sides; the ClientHello is sniffed",
             "log": "a line per connection, to a file",
             "added_configuration": self._yaml or "none",

@@ -58,7 +58,6 @@ UPSTREAM = """\
       name: envoy.transport_sockets.tls
       typed_config:
         "@type": {types}.transport_sockets.tls.v3.UpstreamTlsContext
-        max_session_keys: 0
 """
 DOWNSTREAM = """\
       transport_socket:
@@ -66,6 +65,11 @@ DOWNSTREAM = """\
         typed_config:
           "@type": {types}.transport_sockets.tls.v3.DownstreamTlsContext
           require_client_certificate: true
+"""
+UPSTREAM_WITHOUT_SESSIONS = """\
+        max_session_keys: 0
+"""
+DOWNSTREAM_WITHOUT_SESSIONS = """\
           disable_stateless_session_resumption: true
           disable_stateful_session_resumption: true
 """
@@ -73,13 +77,17 @@ DOWNSTREAM = """\
 
 class Envoy(Contender):
     name = "envoy"
+    resumes = True
 
     def start_side(self, topology, side, stranger):
         credential = self.setup.identities.get(side, stranger)
         is_client = side == "client"
         matcher = (
             f'exact: "{IDS["server"]}"' if is_client else f'prefix: "spiffe://{TRUST_DOMAIN}/"')
-        tls = (UPSTREAM if is_client else DOWNSTREAM).format(types=TYPES) + COMMON.format(
+        tls = UPSTREAM if is_client else DOWNSTREAM
+        if not self.resumes:
+            tls += UPSTREAM_WITHOUT_SESSIONS if is_client else DOWNSTREAM_WITHOUT_SESSIONS
+        tls = tls.format(types=TYPES) + COMMON.format(
             indent=" " * (8 if is_client else 10), group=GROUP, certificate=credential.certificate,
             private_key=credential.private_key, bundle=credential.bundle, matcher=matcher)
         port = OUTBOUND_PORT if is_client else INBOUND_PORT
@@ -117,6 +125,14 @@ class Envoy(Contender):
                    "`culvert ca`",
             "verification": "client: chain, the server's URI SAN exactly; "
                             "server: chain, URI SAN by the trust domain",
-            "resumption": "off on both sides",
+            "resumption": "Envoy's defaults: TLS 1.3 tickets, one session kept by the client"
+                          if self.resumes else "off on both sides",
             "log": "none",
         }
+
+
+class EnvoyFull(Envoy):
+    """Without resumption: what its new connections cost as full handshakes."""
+    name = "envoy-full"
+    resumes = False
+    groups = ("connections",)
