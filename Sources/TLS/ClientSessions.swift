@@ -44,7 +44,8 @@ internal import Synchronization
 
   /// The session with a server, if it may be resumed by this identity. The caller gets a reference
   /// of its own.
-  func find(_ server: SocketAddress, _ identity: IdentityMaterial, now: Int64) -> ResumableSession? {
+  func find(_ server: SocketAddress, _ identity: IdentityMaterial, now: Int64) -> ResumableSession?
+  {
     sessions.withLock { sessions in
       guard let session = sessions[server] else { return nil }
       guard session.svidEpoch == identity.svidEpoch, session.trustEpoch == identity.trustEpoch,

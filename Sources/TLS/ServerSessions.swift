@@ -34,18 +34,21 @@ struct SessionName: Hashable, Sendable {
   let cipher: UInt16
   let peer: VerifiedPeer
   let svidEpoch: UInt64
+  /// That a peer passes under newer bundles does not renew what was agreed under older ones.
+  let trustEpoch: UInt64
   /// Unix seconds.
   let createdSeconds: Int
 
   init(
-    secret: UnsafeRawBufferPointer, cipher: UInt16, peer: VerifiedPeer, svidEpoch: UInt64,
+    secret: UnsafeRawBufferPointer, cipher: UInt16, peer: VerifiedPeer, identity: IdentityMaterial,
     createdSeconds: Int
   ) {
     unsafe self.secret = .allocate(byteCount: secret.count, alignment: 8)
     unsafe self.secret.copyMemory(from: secret)
     self.cipher = cipher
     self.peer = peer
-    self.svidEpoch = svidEpoch
+    svidEpoch = identity.svidEpoch
+    trustEpoch = identity.trustEpoch
     self.createdSeconds = createdSeconds
   }
 
@@ -110,7 +113,7 @@ final class ServerSessions: Sendable {
     state.withLock { state in
       guard let session = state.sessions[name] else { return nil }
       let age = Int(now) - session.createdSeconds
-      guard session.svidEpoch == identity.svidEpoch,
+      guard session.svidEpoch == identity.svidEpoch, session.trustEpoch == identity.trustEpoch,
         session.peer.isGood(trustEpoch: identity.trustEpoch, now: now),
         age < ServerSession.lifetimeSeconds
       else {

@@ -45,7 +45,7 @@ extension TLSContext {
           unsafe ServerSession(
             secret: UnsafeRawBufferPointer(rebasing: room[..<filled]),
             cipher: SSL_CIPHER_get_protocol_id(cipher), peer: peer,
-            svidEpoch: context.identity.svidEpoch, createdSeconds: time(nil)), as: name)
+            identity: context.identity, createdSeconds: time(nil)), as: name)
         unsafe OPENSSL_cleanse(room.baseAddress, room.count)
       }
       return 0

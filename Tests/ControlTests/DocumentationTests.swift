@@ -1,6 +1,6 @@
 import Federation
 import Foundation
-import TLS
+@testable import TLS
 import Testing
 import WorkloadAPI
 

@@ -60,6 +60,26 @@ extension InNamespaces {
       }
     }
 
+    @Test("A key that was taken back is nowhere either")
+    func withdrawn() throws {
+      let quick = try QuickMesh()
+      let svid = try quick.authority.issueOne(Identities.serverID)
+      let agent = try GRPCAgent()
+      try agent.give(svid, of: quick.authority)
+      try Mesh.run(quick.plan { $0.ask(agent.identity(), .server) }) { mesh in
+        let proxy = try #require(mesh.serverProxy)
+        try proxy.waitForSVID(1)
+        let echo = try mesh.server.echoServer()
+        let live = try mesh.client.connect(to: Family.v4.server, port: echo.port)
+        #expect(try live.exchange("before"))
+        #expect(!(try ProcessMemory(pid: proxy.program.pid).places(of: svid).isEmpty))
+        try agent.tell("fail PERMISSION_DENIED no identity issued")
+        try proxy.program.waitForError(containing: "identity withdrawn")
+        try Self.expectAbsent(svid, in: proxy)
+        #expect(try live.exchange("after"))
+      }
+    }
+
     private static func expectAbsent(_ key: IssuedSVID, in proxy: Proxy) throws {
       var found: [String] = []
       do {

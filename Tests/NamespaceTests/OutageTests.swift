@@ -11,7 +11,7 @@ enum Loss: String, CaseIterable, Sendable {
   func happen(to agent: GRPCAgent) throws {
     switch self {
     case .killed: agent.kill()
-    case .hung: agent.pauseProcess()
+    case .hung: try agent.pauseProcess()
     case .empty: try agent.send([])
     case .garbage: try agent.send([0xff, 0xff, 0xff, 0xff])
     }

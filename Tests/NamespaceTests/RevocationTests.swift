@@ -89,6 +89,29 @@ private struct Trust {
     }
   }
 
+  /// What a Workload API says.
+  func message(_ svid: IssuedSVID, withdrawn: Bool) throws -> [UInt8] {
+    var bundle = home.bundleDER
+    var lists: [[UInt8]] = []
+    var federated: [(String, [UInt8])] = []
+    switch withdrawal {
+    case .domainRemoved:
+      if !withdrawn { federated = [("spiffe://partner.example", other.bundleDER)] }
+    case .authorityRemoved:
+      if !withdrawn { bundle += other.bundleDER }
+    case .listAdded, .listChanged, .staleList:
+      if withdrawn {
+        let list = try home.revoke([doomed], name: "pushed")
+        try Program.check(["openssl", "crl", "-in", list, "-outform", "DER", "-out", list + ".der"])
+        lists = [contents(ofFile: list + ".der")]
+      }
+    }
+    let entry = Wire.svid(
+      id: svid.credential.identity, certificates: svid.certificateDER, key: svid.privateKeyDER,
+      bundle: bundle)
+    return Wire.svids([entry], crls: lists, federated: federated)
+  }
+
   func withdraw(_ proxy: Proxy) throws {
     switch withdrawal {
     case .listChanged, .staleList: _ = try home.revoke([doomed], name: "list", to: listEnd)
@@ -217,6 +240,47 @@ extension InNamespaces {
     private static func exchangeReversed(_ stream: TestSupport.Stream) throws -> Bool {
       try stream.send("hello\n")
       return try stream.receiveText(exactly: 6) == "olleh\n"
+    }
+
+    @Test(
+      "What the Workload API takes back is cut off, too",
+      arguments: [Withdrawal.listAdded, .domainRemoved, .authorityRemoved])
+    func pushed(_ withdrawal: Withdrawal) throws {
+      let trust = try Trust(withdrawal, doomedPath: "/ns/shop/sa/web")
+      let own = try trust.home.issueOne(Identities.serverID)
+      let good = try trust.home.issueOne("spiffe://demo.mesh/ns/shop/sa/good").credential
+      let agent = try GRPCAgent()
+      try agent.send(trust.message(own, withdrawn: false))
+      let plan = try Mesh.Plan.standard { plan in
+        plan.client = ProxyConfiguration(trust.doomed.credential, trusting: try trust.peerBundles)
+        plan.client?.peers = [(Family.v4.range(Family.v4.server), Identities.serverID)]
+        plan.ask(agent.identity(), .server) { $0.inboundMode = "strict" }
+        plan.hasOutsider = true
+      }
+      try Mesh.run(plan) { mesh in
+        let server = try #require(mesh.serverProxy)
+        try server.waitForSVID(1)
+        let echo = try mesh.server.echoServer()
+        let stream = try mesh.client.connect(to: Family.v4.server, port: echo.port)
+        #expect(try stream.exchange("before"))
+        let other = try OpenSSL.meshClient(
+          in: try #require(mesh.outsider), to: "\(Family.v4.serverForOutsider):\(echo.port)", good)
+        #expect(other.exchanges("the other one, before"))
+
+        let withdrawn = Date()
+        try agent.send(trust.message(own, withdrawn: true))
+        #expect(try stream.end() == .reset)
+        #expect(Date().timeIntervalSince(withdrawn) < Self.deadlineSeconds)
+        let record = try server.waitForRecord { $0.end == "revoked" }
+        #expect(record.reason == withdrawal.word, "\(record)")
+        #expect(other.exchanges("the other one, after"))
+        #expect(
+          try attempt("again", from: mesh.client, to: Family.v4.server, port: echo.port)
+            == .refused)
+        try server.waitForRefusal(withdrawal.word)
+        let identity = try server.status().identity
+        #expect(identity.svidEpoch == 1 && identity.trustEpoch == 2)
+      }
     }
 
     @Test("An overdue list refuses nobody whom it does not name")
