@@ -54,6 +54,7 @@ import WorkloadAPI
     #expect(configuration.contains("every \(BundleSchedule.minimumRefreshSeconds) s or"))
     let threats = try Self.document("THREAT_MODEL")
     #expect(threats.contains("The cache has \(PeerRegistry.maximumIdlePeers) peers"))
+    #expect(threats.contains("one for each of \(ClientSessions.maximumSessions) servers"))
     #expect(threats.contains("at most \(BundleEndpointServer.maximumClients) clients"))
   }
 }
