@@ -17,9 +17,9 @@ internal import Synchronization
 /// Shared by all workers. A session is used as often as its ticket's lifetime allows: between two
 /// proxies with fixed addresses there is nobody to hide a repeated ticket from (RFC 8446 §C.4), and
 /// without early data nothing can be replayed.
-@safe final class ClientSessions: Sendable {
+@safe package final class ClientSessions: Sendable {
   /// Addresses remembered; about 2 KiB each.
-  static let maximumSessions = 4096
+  package static let maximumSessions = 4096
 
   private let sessions = Mutex<[SocketAddress: ResumableSession]>([:])
 
