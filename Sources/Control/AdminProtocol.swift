@@ -77,6 +77,8 @@ package struct StatusReport: Codable, Sendable {
     /// 0: the trust domain is distrusted.
     package var authorities: Int
     package var revocationLists: Int
+    /// Of them, those whose next one should have come already.
+    package var lateRevocationLists: Int
     package var sequence: UInt64?
     /// Since its source confirmed it; absent before the first time.
     package var ageSeconds: Int64?

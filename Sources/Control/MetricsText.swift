@@ -32,6 +32,10 @@ enum MetricsText {
     text.gauge(
       "culvert_bundle_authorities", "CA certificates of a trust bundle; 0 is distrusted.",
       report.bundles.map { (labels($0), Double($0.authorities)) })
+    text.gauge(
+      "culvert_bundle_late_revocation_lists",
+      "Revocation lists of a trust bundle whose next one should have come already.",
+      report.bundles.map { (labels($0), Double($0.lateRevocationLists)) })
     text.counter(
       "culvert_handshakes_total", "mTLS handshakes finished, by how the peer proved itself.",
       report.connections.handshakes.sorted { $0.key < $1.key }.map { (["kind": $0.key], $0.value) })

@@ -181,6 +181,10 @@ extension InterceptionPlan {
       PortSet(modes.keys.filter(isWanted).map { $0...$0 })
     }
     excludeInboundPorts = excludeInboundPorts.union(ports { modes[$0] == .disabled })
+    // The proxy serves it itself, to whoever asks.
+    if let port = settings.bundleEndpoint?.address.port {
+      excludeInboundPorts = excludeInboundPorts.union(PortSet([port...port]))
+    }
     if settings.inbound.mode == .disabled {
       let enabled = ports { modes[$0] != .disabled }
       interceptsInbound = !enabled.isEmpty

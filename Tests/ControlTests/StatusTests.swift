@@ -24,7 +24,7 @@ import Testing
         identity       spiffe://demo.mesh/ns/shop/sa/web
         expires        2026-02-01T12:00:00.000Z, in 23 h 10 min
         source         files, ready; SVID 5, trust 2
-        bundle         demo.mesh: 1 authority from pem, 2 revocation lists, confirmed 1 h 6 min ago
+        bundle         demo.mesh: 1 authority from pem, 2 revocation lists (1 LATE), confirmed 1 h 6 min ago
         bundle         partner.example: DISTRUSTED from federation (https://partner.example/bundle), sequence 7, not fetched yet, last look failed: timed_out
         open           mutual_tls 4, plaintext 1, undecided 2
         since start    140 accepted; mutual_tls 120, plaintext 7

@@ -208,10 +208,11 @@ extension StatusReport {
       bundles: [
         Bundle(
           trustDomain: "demo.mesh", source: "pem", authorities: 1, revocationLists: 2,
+          lateRevocationLists: 1,
           ageSeconds: 4000),
         Bundle(
           trustDomain: "partner.example", source: "federation", authorities: 0,
-          revocationLists: 0, sequence: 7, url: "https://partner.example/bundle",
+          revocationLists: 0, lateRevocationLists: 0, sequence: 7, url: "https://partner.example/bundle",
           lastError: "timed_out"),
       ],
       kernelTLS: KernelTLS(

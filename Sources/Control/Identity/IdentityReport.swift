@@ -61,7 +61,10 @@ extension StatusReport.Bundle {
       return StatusReport.Bundle(
         trustDomain: bundle.trustDomain.name, source: bundle.origin.rawValue,
         authorities: bundle.bundle?.count ?? 0,
-        revocationLists: bundle.bundle?.revocationLists.count ?? 0, sequence: bundle.sequence,
+        revocationLists: bundle.bundle?.revocationLists.count ?? 0,
+        lateRevocationLists: bundle.bundle?.revocationLists
+          .count { $0.nextUpdateSeconds.map { $0 < now } ?? false } ?? 0,
+        sequence: bundle.sequence,
         ageSeconds: bundle.confirmedSeconds.map { max(0, now - $0) },
         url: federation?.endpoint.url.description, lastError: federation?.lastError)
     }.sorted { $0.trustDomain < $1.trustDomain }

@@ -5,7 +5,7 @@ enum IdentityText {
   static func text(_ report: IdentityReport) -> String {
     var rows = own(report.identity)
     for bundle in report.bundles { rows.append(("bundle", line(bundle))) }
-    rows.append(("verified", "\(report.verifiedPeers) peers remembered"))
+    rows.append(("verified", StatusText.counted(report.verifiedPeers, "peer") + " remembered"))
     return Output.columns(rows)
   }
 
@@ -31,7 +31,12 @@ enum IdentityText {
     if bundle.authorities == 0 { parts = ["DISTRUSTED"] }
     parts[0] += " from \(bundle.source)"
     if let url = bundle.url { parts[0] += " (\(url))" }
-    if bundle.revocationLists > 0 { parts.append("\(bundle.revocationLists) revocation lists") }
+    if bundle.revocationLists > 0 {
+      let late = bundle.lateRevocationLists
+      parts.append(
+        StatusText.counted(bundle.revocationLists, "revocation list")
+          + (late > 0 ? " (\(late) LATE)" : ""))
+    }
     if let sequence = bundle.sequence { parts.append("sequence \(sequence)") }
     parts.append(
       bundle.ageSeconds.map { "confirmed \(StatusText.duration($0)) ago" } ?? "not fetched yet")

@@ -111,7 +111,7 @@ enum StatusText {
     values.sorted { $0.key < $1.key }.map { "\($0.key) \($0.value)" }.joined(separator: ", ")
   }
 
-  private static func counted(_ count: some BinaryInteger, _ noun: String) -> String {
+  static func counted(_ count: some BinaryInteger, _ noun: String) -> String {
     "\(count) \(noun)" + (count == 1 ? "" : "s")
   }
 
