@@ -52,7 +52,7 @@ struct Scrape {
   @Test func `are Prometheus text, each series once`() {
     let scrape = Scrape(MetricsText.text(.sample()))
     #expect(scrape.strange == [])
-    #expect(scrape.kinds.count == 10)
+    #expect(scrape.kinds.count == 11)
     #expect(
       Set(scrape.samples.map { "\($0.name)\($0.labels.sorted(by: <))" }).count
         == scrape.samples.count)
