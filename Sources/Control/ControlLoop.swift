@@ -26,6 +26,8 @@ package struct ControlLoop: ~Copyable {
   /// than what it writes.
   static let logIntervalMilliseconds: Int64 = 50
 
+  static let forgetSessionsMilliseconds: Int64 = 60_000
+
   /// How long the last lines of the log are waited for when the proxy ends.
   static let lastLinesMilliseconds: Int64 = 1000
 
@@ -44,6 +46,11 @@ package struct ControlLoop: ~Copyable {
   private var settings: Settings
   private var epoch: NamespaceEpoch
   private let identity: IdentityManager
+  /// The trust under which peers were verified last.
+  private var verifiedTrustEpoch: UInt64
+  /// When an identity that could not be installed is tried again.
+  private var installAt: Int64?
+  private var forgetSessionsAt: Int64 = 0
   private var bundleServer: BundleServer
   private var files: FileWatch
   private var admin: AdminServer
@@ -102,6 +109,7 @@ package struct ControlLoop: ~Copyable {
     self.settings = settings
     self.epoch = epoch
     self.identity = identity
+    verifiedTrustEpoch = identity.trust.epoch
     self.bundleServer = bundleServer
     self.files = files
     self.admin = admin
@@ -222,7 +230,8 @@ package struct ControlLoop: ~Copyable {
       log.writeWhatFits()
       reloadIfDue(now)
       identity.advance(now: now)
-      followIdentity()
+      followIdentity(now)
+      forgetEndedSessions(now)
       bundleServer.serve(now: now)
       let hasAdmin = polled[adminStart..<adminEnd].contains { $0.revents != 0 }
       if hasAdmin || admin.hasClients { serveAdmin(now) }
@@ -236,7 +245,7 @@ package struct ControlLoop: ~Copyable {
 
   private var waitMilliseconds: Int32 {
     var wait: Int64 = 60_000
-    for due in [reloadAt, recordsAt].compactMap(\.self) {
+    for due in [reloadAt, recordsAt, installAt].compactMap(\.self) {
       wait = min(wait, max(0, due - Clock.milliseconds()))
     }
     if admin.hasClients || bundleServer.hasClients { wait = min(wait, 1000) }
@@ -280,9 +289,8 @@ package struct ControlLoop: ~Copyable {
         throw LoadError(description: "\(path): \(change) has changed, which needs a restart")
       }
       try identity.reload(settings, now: now)
-      self.settings = settings
       _ = identity.takeChange()
-      try install()
+      try install(settings, now)
       lastReloadError = nil
       files.watch(settings.watchedFiles(configuration: path))
       Diagnostics.write("configuration loaded, epoch \(epoch.number)")
@@ -300,11 +308,12 @@ package struct ControlLoop: ~Copyable {
 
   // MARK: Identity
 
-  /// Another identity, or none any more, is another epoch.
-  private mutating func followIdentity() {
-    guard identity.takeChange() else { return }
+  /// Another identity, or none any more, is another epoch. What fails is tried again.
+  private mutating func followIdentity(_ now: Int64) {
+    let isDue = installAt.map { now >= $0 } ?? false
+    guard identity.takeChange() || isDue else { return }
     do throws(LoadError) {
-      try install()
+      try install(settings, now)
     } catch {
       Diagnostics.write("identity not installed, epoch \(epoch.number) stays: \(error)")
     }
@@ -312,22 +321,40 @@ package struct ControlLoop: ~Copyable {
 
   /// Puts settings and identity in force together. Peers whom the identity does not trust any more
   /// are marked first, so that a worker finds them when the epoch comes.
-  private mutating func install() throws(LoadError) {
+  private mutating func install(_ settings: Settings, _ now: Int64) throws(LoadError) {
     let next = NamespaceEpoch(settings, identity.state, number: epoch.number + 1)
     do {
-      if let material = next.identity.material,
-        material.trustEpoch != epoch.identity.material?.trustEpoch
-      {
-        for (peer, refusal) in try plane.peers.verifyAgain(under: material) {
+      let trust = identity.trust
+      if trust.epoch != verifiedTrustEpoch {
+        for (peer, refusal) in try plane.peers.verifyAgain(
+          under: trust.bundles, trustEpoch: trust.epoch)
+        {
           Diagnostics.write("peer \(peer) is not trusted any more: \(refusal.rawValue)")
         }
       }
       try plane.install(next)
-      try bundleServer.update(identity)
+      verifiedTrustEpoch = trust.epoch
     } catch {
+      installAt = now + Self.retryMilliseconds
+      identity.noteInstallation("\(IdentityManager.notInstalled)\(error)")
       throw LoadError(description: "\(error)")
     }
+    self.settings = settings
     epoch = next
+    installAt = nil
+    identity.noteInstallation(nil)
+    do throws(LoadError) {
+      try bundleServer.update(identity)
+    } catch {
+      Diagnostics.write("bundle not served: \(error)")
+    }
+  }
+
+  /// Secrets of sessions go when their time has, whether or not anybody asks for them.
+  private mutating func forgetEndedSessions(_ now: Int64) {
+    guard now >= forgetSessionsAt else { return }
+    forgetSessionsAt = now + Self.forgetSessionsMilliseconds
+    if let material = epoch.identity.material { plane.forgetEndedSessions(material) }
   }
 
   // MARK: Drain

@@ -235,6 +235,7 @@ package final class DataPlane {
   package func install(_ epoch: NamespaceEpoch) throws(DataPlaneError) {
     var contexts: [TLSContext?] = []
     for _ in links { contexts.append(try Self.context(epoch, kernel, tls)) }
+    if let identity = epoch.identity.material { tls.forgetSessions(allBut: identity) }
     for (link, context) in zip(links, contexts) {
       link.give(.install(epoch, context, namespace: 0))
     }
@@ -243,6 +244,11 @@ package final class DataPlane {
   /// The peers that were verified; after a change of trust, before the epoch that brings it, the
   /// control thread verifies them again.
   package var peers: PeerRegistry { tls.peers }
+
+  /// Sessions end by time, too; to be called now and then.
+  package func forgetEndedSessions(_ identity: IdentityMaterial) {
+    tls.forgetSessions(allBut: identity)
+  }
 
   /// Stops accepting inbound and mesh connections; outbound goes on.
   package func drain() { for link in links { link.give(.drain) } }

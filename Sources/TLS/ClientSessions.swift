@@ -1,4 +1,5 @@
 internal import COpenSSL
+internal import Glibc
 internal import Net
 internal import Synchronization
 
@@ -10,6 +11,13 @@ internal import Synchronization
   let svidEpoch: UInt64
   /// That a peer passes under newer bundles does not renew what was agreed under older ones.
   let trustEpoch: UInt64
+
+  func isGood(for identity: IdentityMaterial, now: Int64) -> Bool {
+    guard svidEpoch == identity.svidEpoch, trustEpoch == identity.trustEpoch,
+      peer.isGood(trustEpoch: identity.trustEpoch, now: now)
+    else { return false }
+    return unsafe SSL_SESSION_is_resumable(pointer) == 1
+  }
 }
 
 /// Sessions that servers gave us tickets for, by their address: the newest of each.
@@ -48,10 +56,7 @@ internal import Synchronization
   {
     sessions.withLock { sessions in
       guard let session = sessions[server] else { return nil }
-      guard session.svidEpoch == identity.svidEpoch, session.trustEpoch == identity.trustEpoch,
-        session.peer.isGood(trustEpoch: identity.trustEpoch, now: now),
-        unsafe SSL_SESSION_is_resumable(session.pointer) == 1
-      else {
+      guard session.isGood(for: identity, now: now) else {
         sessions[server] = nil
         unsafe SSL_SESSION_free(session.pointer)
         return nil
@@ -59,6 +64,16 @@ internal import Synchronization
       unsafe SSL_SESSION_up_ref(session.pointer)
       return session
     }
+  }
+
+  /// Lets go of sessions that this identity will not resume any more.
+  func forgetAllBut(_ identity: IdentityMaterial, now: Int64) {
+    let gone = sessions.withLock { sessions -> [ResumableSession] in
+      let gone = sessions.filter { !$0.value.isGood(for: identity, now: now) }
+      for server in gone.keys { sessions[server] = nil }
+      return Array(gone.values)
+    }
+    for session in gone { unsafe SSL_SESSION_free(session.pointer) }
   }
 
   /// A session that did not lead to a connection is not tried again.
@@ -75,4 +90,11 @@ package final class SharedTLSState: Sendable {
   let clientSessions = ClientSessions()
 
   package init() {}
+
+  /// Lets go of the sessions that this identity will not resume any more, and of their secrets.
+  package func forgetSessions(allBut identity: IdentityMaterial) {
+    let now = Int64(time(nil))
+    serverSessions.forgetAllBut(identity, now: now)
+    clientSessions.forgetAllBut(identity, now: now)
+  }
 }

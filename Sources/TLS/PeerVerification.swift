@@ -88,9 +88,28 @@ struct VerifiedPath {
     }
   }
 
-  /// Why a peer that was verified before would be refused now; nil if it would not. That a
-  /// certificate has ended meanwhile is no reason.
-  func refusal(of peer: VerifiedPeer) -> PeerRefusal? {
+  /// Verifies a peer again that was verified before, and notes on it what came of it. That a
+  /// certificate has ended meanwhile is no reason to refuse it.
+  ///
+  /// - Returns: why it is refused; nil if it is not.
+  func verifyAgain(_ peer: VerifiedPeer, trustEpoch: UInt64) -> PeerRefusal? {
+    do throws(Rejection) {
+      let path = try pathAgain(peer)
+      // By other certificates than before it may be good for another time: its connections go on,
+      // but the next handshake is verified anew.
+      if path.notAfterSeconds == peer.notAfterSeconds,
+        path.notBeforeSeconds == peer.notBeforeSeconds
+      {
+        peer.confirm(trustEpoch: trustEpoch)
+      }
+      return nil
+    } catch {
+      peer.revoke(error.refusal)
+      return error.refusal
+    }
+  }
+
+  private func pathAgain(_ peer: VerifiedPeer) throws(Rejection) -> VerifiedPath {
     let certificates = Certificate.list(der: peer.chain)
     let stack = unsafe culvert_X509_stack_new()
     defer {
@@ -98,20 +117,15 @@ struct VerifiedPath {
       withExtendedLifetime(certificates) {}
     }
     guard let certificates, let leaf = certificates.first, let stack = unsafe stack else {
-      return .pathInvalid
+      throw Rejection(.pathInvalid, "out of memory")
     }
     for certificate in certificates {
       guard unsafe culvert_X509_stack_push(stack, certificate.pointer) > 0 else {
-        return .pathInvalid
+        throw Rejection(.pathInvalid, "out of memory")
       }
     }
-    guard let store = stores[peer.id.trustDomain] else { return .unknownTrustDomain }
-    do throws(Rejection) {
-      _ = try unsafe validatePath(peer.id, leaf.pointer, stack, store, .again)
-      return nil
-    } catch {
-      return error.refusal
-    }
+    guard let store = stores[peer.id.trustDomain] else { throw Rejection(.unknownTrustDomain) }
+    return try unsafe validatePath(peer.id, leaf.pointer, stack, store, .again)
   }
 
   /// RFC 5280 §6 against one trust domain's anchors, at the present time.
@@ -159,8 +173,9 @@ struct VerifiedPath {
   }
 
   /// Lets pass what X509_STRICT demands and SPIFFE does not: key identifiers, which help to find a
-  /// path and prove nothing. And that an issuer has no revocation list, or one whose successor is
-  /// late: what a list names stays revoked, and a late one must not stop a whole mesh
+  /// path and prove nothing. And that an issuer has no revocation list, one whose successor is
+  /// late, or one from a clock ahead of ours: what a list names is revoked, and its dates must not
+  /// stop a whole mesh
   /// (Docs/THREAT_MODEL.md).
   private static let tolerate: @convention(c) (Int32, OpaquePointer?) -> Int32 = {
     succeeded, context in
@@ -168,7 +183,7 @@ struct VerifiedPath {
     switch unsafe X509_STORE_CTX_get_error(context) {
     case X509_V_ERR_MISSING_AUTHORITY_KEY_IDENTIFIER,
       X509_V_ERR_MISSING_SUBJECT_KEY_IDENTIFIER,
-      X509_V_ERR_UNABLE_TO_GET_CRL, X509_V_ERR_CRL_HAS_EXPIRED:
+      X509_V_ERR_UNABLE_TO_GET_CRL, X509_V_ERR_CRL_HAS_EXPIRED, X509_V_ERR_CRL_NOT_YET_VALID:
       unsafe X509_STORE_CTX_set_error(context, X509_V_OK)
       return 1
     default: return 0

@@ -57,6 +57,12 @@ struct SessionName: Hashable, Sendable {
     unsafe secret.deallocate()
   }
 
+  func isGood(for identity: IdentityMaterial, now: Int64) -> Bool {
+    svidEpoch == identity.svidEpoch && trustEpoch == identity.trustEpoch
+      && peer.isGood(trustEpoch: identity.trustEpoch, now: now)
+      && Int(now) - createdSeconds < Self.lifetimeSeconds
+  }
+
   func withSecret<Result>(_ body: (UnsafeRawBufferPointer) -> Result) -> Result {
     defer { withExtendedLifetime(self) {} }
     return unsafe body(UnsafeRawBufferPointer(secret))
@@ -72,7 +78,7 @@ final class ServerSessions: Sendable {
   /// Sessions remembered of one peer's certificate: its newest. A client that never comes back, or
   /// makes many connections at once, pushes out nobody but itself.
   static let maximumSessionsPerPeer = 8
-  /// About 300 bytes each.
+  /// About 300 bytes each, and one or two kilobytes for each peer.
   static let maximumSessions = 16_384
 
   private struct State {
@@ -112,15 +118,23 @@ final class ServerSessions: Sendable {
   func find(_ name: SessionName, _ identity: IdentityMaterial, now: Int64) -> ServerSession? {
     state.withLock { state in
       guard let session = state.sessions[name] else { return nil }
-      let age = Int(now) - session.createdSeconds
-      guard session.svidEpoch == identity.svidEpoch, session.trustEpoch == identity.trustEpoch,
-        session.peer.isGood(trustEpoch: identity.trustEpoch, now: now),
-        age < ServerSession.lifetimeSeconds
-      else {
+      guard session.isGood(for: identity, now: now) else {
         state.forget(session.peer.leaf)
         return nil
       }
       return session
+    }
+  }
+
+  /// Lets go of sessions that this identity will not resume any more.
+  func forgetAllBut(_ identity: IdentityMaterial, now: Int64) {
+    state.withLock { state in
+      for (leaf, names) in state.names {
+        let kept = names.filter { state.sessions[$0]?.isGood(for: identity, now: now) ?? false }
+        guard kept.count < names.count else { continue }
+        for name in names where !kept.contains(name) { state.sessions[name] = nil }
+        state.names[leaf] = kept.isEmpty ? nil : kept
+      }
     }
   }
 }

@@ -30,7 +30,10 @@ extension TLSContext {
     @convention(c) (OpaquePointer?, OpaquePointer?) -> Int32 = { ssl, session in
       guard let ssl = unsafe ssl, let session = unsafe session,
         let state = unsafe SessionState.of(ssl), let peer = unsafe state.pointee.peer,
-        let cipher = unsafe SSL_SESSION_get0_cipher(session)
+        let cipher = unsafe SSL_SESSION_get0_cipher(session),
+        // What a client asked for beside the usual is not remembered: it comes back to a full
+        // handshake.
+        unsafe SSL_SESSION_get_max_fragment_length(session) == TLSEXT_max_fragment_length_DISABLED
       else { return 0 }
       var count: UInt32 = 0
       let bytes = unsafe SSL_SESSION_get_id(session, &count)

@@ -207,10 +207,8 @@ extension TLSContext {
   /// Why a peer verified by another context is not trusted by this one; nil if it is.
   package func refusal(of peer: VerifiedPeer) -> PeerRefusal? {
     if let refusal = peer.refusal { return refusal }
-    guard peer.trustEpoch != identity.trustEpoch else { return nil }
-    let refusal = verification.refusal(of: peer)
-    if let refusal { peer.revoke(refusal) } else { peer.confirm(trustEpoch: identity.trustEpoch) }
-    return refusal
+    guard peer.trustEpoch < identity.trustEpoch else { return nil }
+    return verification.verifyAgain(peer, trustEpoch: identity.trustEpoch)
   }
 
   /// Called in both roles; the line is OpenSSL's own, which cleanses it afterwards.

@@ -68,7 +68,7 @@ package final class VerifiedPeer: Sendable {
     revoked.load(ordering: .acquiring) ? revocation.withLock { $0 } : nil
   }
 
-  func confirm(trustEpoch: UInt64) { epoch.store(trustEpoch, ordering: .releasing) }
+  func confirm(trustEpoch: UInt64) { epoch.max(trustEpoch, ordering: .acquiringAndReleasing) }
 
   func revoke(_ refusal: PeerRefusal) {
     revocation.withLock { $0 = $0 ?? refusal }
@@ -78,7 +78,7 @@ package final class VerifiedPeer: Sendable {
   /// Whether a handshake may rest on the verification now.
   func isGood(trustEpoch: UInt64, now: Int64) -> Bool {
     self.trustEpoch == trustEpoch && refusal == nil && now >= notBeforeSeconds
-      && now <= notAfterSeconds
+      && now < notAfterSeconds
   }
 }
 
@@ -95,6 +95,8 @@ package final class PeerRegistry: Sendable {
     var peers: [LeafHash: VerifiedPeer] = [:]
     /// Peers with connections whose place another path of the same leaf has taken.
     var replaced: [VerifiedPeer] = []
+    /// Peers at which idle ones are looked for next: not with each new peer where there are none.
+    var forgetIdleAt = PeerRegistry.maximumIdlePeers
   }
 
   private let state = Mutex(State())
@@ -124,7 +126,7 @@ package final class PeerRegistry: Sendable {
         }
         state.replaced.append(known)
       }
-      if state.peers.count + state.replaced.count >= Self.maximumIdlePeers {
+      if state.peers.count + state.replaced.count >= state.forgetIdleAt {
         Self.forgetIdle(&state)
       }
       state.peers[peer.leaf] = peer
@@ -148,6 +150,8 @@ package final class PeerRegistry: Sendable {
     where isKnownUniquelyReferenced(&state.replaced[index]) {
       state.replaced.remove(at: index)
     }
+    let left = state.peers.count + state.replaced.count
+    state.forgetIdleAt = max(maximumIdlePeers, left + maximumIdlePeers / 16)
   }
 
   /// Verifies everyone again under changed bundles or revocation lists. Who fails is marked, and
@@ -155,18 +159,17 @@ package final class PeerRegistry: Sendable {
   ///
   /// Takes about 0.1 ms per peer; for the control thread.
   package func verifyAgain(
-    under material: IdentityMaterial
+    under bundles: [TrustBundle], trustEpoch: UInt64
   ) throws(TLSSetupError) -> [(peer: SPIFFEID, refusal: PeerRefusal)] {
-    let verification = try PeerVerification(material.bundles)
+    let verification = try PeerVerification(bundles)
     var refused: [(peer: SPIFFEID, refusal: PeerRefusal)] = []
     for peer in state.withLock({ Array($0.peers.values) + $0.replaced }) {
-      guard let refusal = verification.refusal(of: peer) else {
-        peer.confirm(trustEpoch: material.trustEpoch)
-        continue
-      }
-      peer.revoke(refusal)
+      guard let refusal = verification.verifyAgain(peer, trustEpoch: trustEpoch) else { continue }
       refused.append((peer.id, refusal))
-      state.withLock { if $0.peers[peer.leaf] === peer { $0.peers[peer.leaf] = nil } }
+      state.withLock { state in
+        if state.peers[peer.leaf] === peer { state.peers[peer.leaf] = nil }
+        state.replaced.removeAll { $0 === peer }
+      }
     }
     return refused
   }

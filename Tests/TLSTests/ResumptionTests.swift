@@ -148,6 +148,49 @@ private final class Proxies {
     #expect(proxies.clientShared.clientSessions.count == 2)
   }
 
+  @Test func `a client that asks for short records comes back to a full handshake`() throws {
+    let server = try TLSContext(
+      proxies.material(proxies.db, proxies.serverBundles, (1, 1)), shared: proxies.serverShared)
+    for _ in 0..<2 {
+      let client = try TLSContext(
+        proxies.material(proxies.web, proxies.clientBundles, (1, 1)), shared: proxies.clientShared)
+      let mode = UInt8(TLSEXT_max_fragment_length_1024)
+      unsafe #expect(SSL_CTX_set_tlsext_max_fragment_length(client.client, mode) == 1)
+      let pair = try Pair(
+        End(client, .client, server: proxies.address), End(server, .server)
+      ).connect()
+      #expect(pair.bothEstablished && !pair.server.isResumed)
+    }
+    #expect(proxies.serverShared.serverSessions.count == 0)
+  }
+
+  @Test func `an identity that has changed forgets the sessions of the one before`() throws {
+    try proxies.expectResumed(false)
+    #expect(proxies.serverShared.serverSessions.count == 1)
+    #expect(proxies.clientShared.clientSessions.count == 1)
+    let same = try proxies.material(proxies.db, proxies.serverBundles, (1, 1))
+    proxies.serverShared.forgetSessions(allBut: same)
+    proxies.clientShared.forgetSessions(allBut: same)
+    try proxies.expectResumed(true)
+    for epochs in [(svid: UInt64(2), trust: UInt64(1)), (svid: 1, trust: 2)] {
+      let next = try proxies.material(proxies.db, proxies.serverBundles, epochs)
+      proxies.serverShared.forgetSessions(allBut: next)
+      proxies.clientShared.forgetSessions(allBut: next)
+      #expect(proxies.serverShared.serverSessions.count == 0)
+      #expect(proxies.clientShared.clientSessions.count == 0)
+      try proxies.expectResumed(false)
+    }
+  }
+
+  @Test func `a list from a clock ahead of ours revokes what it names, and nobody else`() throws {
+    let list = proxies.root.revocationList([proxies.web.certificate], lastUpdate: 600)
+    proxies.serverBundles[0].revocationLists = [list]
+    let pair = try proxies.connect()
+    #expect(pair.server.state.failure?.refusal == .certificateRevoked)
+    let other = TestCertificate(.leaf("URI:\(SPIFFEID.web)"), issuer: proxies.root)
+    #expect(try proxies.connect(client: other).bothEstablished)
+  }
+
   // MARK: What ends it
 
   @Test func `after the server's SVID rotation the handshake is a full one`() throws {
@@ -275,11 +318,11 @@ private final class Proxies {
     let peer = registry.keep(
       VerifiedPeer(path, leaf: hash, chain: leaf.certificate.der, trustEpoch: 1))
     let end = path.notAfterSeconds
-    #expect(registry.find(hash, trustEpoch: 1, now: end) === peer)
-    #expect(registry.find(hash, trustEpoch: 1, now: end + 1) == nil)
-    #expect(registry.find(hash, trustEpoch: 1, now: path.notBeforeSeconds - 1) == nil)
-    #expect(registry.find(hash, trustEpoch: 2, now: end) == nil)
-    peer.revoke(.certificateRevoked)
+    #expect(registry.find(hash, trustEpoch: 1, now: end - 1) === peer)
     #expect(registry.find(hash, trustEpoch: 1, now: end) == nil)
+    #expect(registry.find(hash, trustEpoch: 1, now: path.notBeforeSeconds - 1) == nil)
+    #expect(registry.find(hash, trustEpoch: 2, now: end - 1) == nil)
+    peer.revoke(.certificateRevoked)
+    #expect(registry.find(hash, trustEpoch: 1, now: end - 1) == nil)
   }
 }

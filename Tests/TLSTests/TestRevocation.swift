@@ -5,14 +5,18 @@ import COpenSSL
 extension TestCertificate {
   /// A revocation list of this CA that names the certificates.
   ///
-  /// - Parameter nextUpdate: seconds from now.
-  func revocationList(_ revoked: [Certificate], nextUpdate: Int = 3600) -> RevocationList {
+  /// - Parameters:
+  ///   - lastUpdate: seconds from now.
+  ///   - nextUpdate: seconds from now.
+  func revocationList(_ revoked: [Certificate], lastUpdate: Int = -7200, nextUpdate: Int = 3600)
+    -> RevocationList
+  {
     let list = unsafe X509_CRL_new()!
     unsafe X509_CRL_set_version(list, 1)
     unsafe X509_CRL_set_issuer_name(list, X509_get_subject_name(certificate.pointer))
     let time = unsafe ASN1_TIME_new()
     defer { unsafe ASN1_TIME_free(time) }
-    unsafe X509_gmtime_adj(time, -7200)
+    unsafe X509_gmtime_adj(time, lastUpdate)
     unsafe X509_CRL_set1_lastUpdate(list, time)
     let revokedAt = unsafe ASN1_TIME_new()
     defer { unsafe ASN1_TIME_free(revokedAt) }

@@ -60,7 +60,7 @@ struct ComposedIdentity {
     var trust: UInt64 = 0
   }
 
-  private static func isSame(_ left: [TrustBundle], _ right: [TrustBundle]) -> Bool {
+  static func isSame(_ left: [TrustBundle], _ right: [TrustBundle]) -> Bool {
     left.count == right.count
       && left.allSatisfy { bundle in right.contains { $0.isSame(as: bundle) } }
   }

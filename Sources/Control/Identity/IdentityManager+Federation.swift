@@ -141,6 +141,11 @@ extension IdentityManager {
       inputs.fetched[domain] = sourced
       try compose(inputs, orAwait: true)
       federations[index].lastError = nil
+      let lists = inputs.configured.first { $0.trustDomain == domain }?.revocationLists.count ?? 0
+      let fitting = inputs.bundle(of: domain)?.revocationLists.count ?? 0
+      if fitting < lists {
+        note(index, "\(lists - fitting) revocation lists are of none of its authorities")
+      }
       Diagnostics.write(
         "bundle of \(domain) fetched from \(url): \(sourced.bundle?.count ?? 0) authorities"
           + (sourced.bundle == nil ? "; the trust domain is distrusted" : ""))

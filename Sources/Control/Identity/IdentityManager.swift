@@ -29,6 +29,8 @@ final class IdentityManager {
   var inputs = IdentityInputs()
   private(set) var inForce: ComposedIdentity?
   private var epochs = ComposedIdentity.Epochs()
+  /// Whom peers are verified by, and its number; 0 before the first.
+  private(set) var trust: (bundles: [TrustBundle], epoch: UInt64) = ([], 0)
   /// The source says that the workload has no identity any more.
   private var isWithdrawn = false
   private let startedAt: Int64
@@ -105,6 +107,7 @@ final class IdentityManager {
     inputs.keepFetched(from: inputs.configured, to: configured, settings)
     inputs.configured = configured
     let change = try bundleEndpointChange(settings)
+    if let change, change.endpoint == nil { inputs.delivered = [] }
     let authority: CertificateAuthority?
     do throws(IdentityError) {
       authority = try readPair(settings.identity, &inputs)
@@ -140,6 +143,7 @@ final class IdentityManager {
   func compose(_ inputs: IdentityInputs, orAwait: Bool = false) throws(IdentityError) {
     guard let pair = inputs.pair else {
       self.inputs = inputs
+      noteTrustAlone(inputs.bundles.compactMap(\.bundle))
       return
     }
     let trust = inputs.bundles.compactMap(\.bundle)
@@ -155,6 +159,15 @@ final class IdentityManager {
     }
   }
 
+  /// Without an identity of our own there are still connections of an earlier one, whose peers may
+  /// lose their trust.
+  private func noteTrustAlone(_ bundles: [TrustBundle]) {
+    guard isWithdrawn, !ComposedIdentity.isSame(bundles, trust.bundles) else { return }
+    epochs.trust += 1
+    trust = (bundles, epochs.trust)
+    hasChanged = true
+  }
+
   private func putInForce(_ composed: ComposedIdentity) {
     let now = Int64(time(nil))
     let former = inForce?.material
@@ -167,6 +180,7 @@ final class IdentityManager {
     }
     if material.trustEpoch != epochs.trust { trustChangedSeconds = max(now, trustChangedSeconds + 1) }
     epochs = .init(svid: material.svidEpoch, trust: material.trustEpoch)
+    trust = (material.bundles, material.trustEpoch)
     guard
       former?.svidEpoch != material.svidEpoch || former?.trustEpoch != material.trustEpoch
     else { return }
@@ -188,6 +202,15 @@ final class IdentityManager {
     }
   }
 
+  /// What was composed could not be put to work, or has been since.
+  func noteInstallation(_ error: String?) {
+    if let error { fail(error) } else if lastError?.hasPrefix(Self.notInstalled) == true {
+      lastError = nil
+    }
+  }
+
+  static let notInstalled = "not installed: "
+
   func fail(_ error: String) {
     if lastError != error { Diagnostics.write("identity not renewed: \(error)") }
     lastError = error
@@ -197,8 +220,8 @@ final class IdentityManager {
   /// begun while it was ours, and go on.
   func withdraw() {
     guard inputs.pair != nil || !isWithdrawn else { return }
+    // The bundles that came with it stay: the peers of those connections are verified by them.
     inputs.pair = nil
-    inputs.accompanying = []
     // Before there was one, it is only not there yet.
     guard inForce != nil else { return }
     inForce = nil

@@ -83,6 +83,7 @@ extension Worker where IO: ~Copyable {
   mutating func closeLegs(_ handle: Handle, reset: Bool) {
     guard handle.it.state != .vacant else { return }
     handle.it.state = .closed
+    handle.it.isHeld = false
     handle.it.helloDeadline = 0
     handle.it.connectDeadline = 0
     handle.it.graceDeadline = 0

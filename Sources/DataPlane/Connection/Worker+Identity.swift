@@ -13,6 +13,9 @@ extension Worker where IO: ~Copyable {
   /// certificate do not come back at once: at random up to this part of its time, and this long.
   private static var lifetimeJitterPart: UInt64 { 10 }
   private static var lifetimeJitterMaximumNanoseconds: UInt64 { 60_000_000_000 }
+  /// Ten years. A certificate may say that it never ends (RFC 5280 §4.1.2.5), which a clock in
+  /// nanoseconds cannot.
+  private static var lifetimeMaximumSeconds: Int64 { 315_360_000 }
 
   enum Readiness {
     case ready
@@ -28,7 +31,7 @@ extension Worker where IO: ~Copyable {
     case .awaited: return .held
     case .unavailable: return .refused(.identityUnavailable)
     case .ready(let identity):
-      return identity.notAfterSeconds < Int64(time(nil)) ? .refused(.identityExpired) : .ready
+      return identity.notAfterSeconds <= Int64(time(nil)) ? .refused(.identityExpired) : .ready
     }
   }
 
@@ -42,11 +45,15 @@ extension Worker where IO: ~Copyable {
     let hasNewTrust = context != nil && context?.identity.trustEpoch != trustBefore
     for slot in 0..<slab.capacity {
       let handle = slab.handle(UInt32(slot))
-      guard handle.it.state != .vacant, Int(handle.it.namespace) == namespace else { continue }
-      if handle.it.isHeld {
-        release(handle)
-      } else if hasNewTrust, handle.it.state == .relaying {
+      guard handle.it.end == nil, Int(handle.it.namespace) == namespace else { continue }
+      switch handle.it.state {
+      case .sniffing where handle.it.isHeld: release(handle)
+      // Judged already, be it that the application is still being dialled. Without an identity a
+      // peer may have been marked all the same.
+      case .connecting where hasNewTrust || handle.it.details?.peer?.refusal != nil,
+        .relaying where hasNewTrust || handle.it.details?.peer?.refusal != nil:
         _ = isStillTrusted(handle)
+      case .vacant, .sniffing, .connecting, .handshaking, .relaying, .draining, .closed: break
       }
     }
   }
@@ -55,7 +62,8 @@ extension Worker where IO: ~Copyable {
   private mutating func release(_ handle: Handle) {
     if case .held = readiness(handle) { return }
     handle.it.isHeld = false
-    if handle.it.direction == .outbound { return beginOrigination(handle) }
+    // The epoch that brings the identity may bring another plan, too.
+    if handle.it.direction == .outbound { return planOutbound(handle) }
     unsafe terminate(handle, UnsafeRawBufferPointer(start: nil, count: 0))
   }
 
@@ -63,8 +71,8 @@ extension Worker where IO: ~Copyable {
   /// the connection if not. A handshake may have begun under an earlier one.
   mutating func isStillTrusted(_ handle: Handle) -> Bool {
     guard let peer = handle.it.details?.peer,
-      let context = namespaces[Int(handle.it.namespace)].context,
-      let refusal = context.refusal(of: peer)
+      let refusal = peer.refusal
+        ?? namespaces[Int(handle.it.namespace)].context?.refusal(of: peer)
     else { return true }
     let isRelaying = handle.it.state == .relaying
     handle.it.details?.reason = refusal.rawValue
@@ -87,7 +95,7 @@ extension Worker where IO: ~Copyable {
     else { return }
     let own = unsafe session.pointee.ownNotAfterSeconds
     let left = min(own, peer.leafNotAfterSeconds) - Int64(time(nil))
-    let span = UInt64(max(left, 0)) * 1_000_000_000
+    let span = UInt64(min(max(left, 0), Self.lifetimeMaximumSeconds)) * 1_000_000_000
     let jitter = min(span / Self.lifetimeJitterPart, Self.lifetimeJitterMaximumNanoseconds)
     let end = now + max(span, 1)
     handle.it.details?.lifetimeEnd = end

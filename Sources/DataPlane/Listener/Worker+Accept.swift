@@ -135,7 +135,11 @@ extension Worker where IO: ~Copyable {
   }
 
   private mutating func beginOutbound(_ handle: Handle) {
-    guard let destination = recoverDestination(handle) else { return }
+    if recoverDestination(handle) != nil { planOutbound(handle) }
+  }
+
+  mutating func planOutbound(_ handle: Handle) {
+    guard let destination = handle.it.details?.destination else { return }
     switch policy(handle).outbound.plan(to: destination) {
     case .refuse(let refusal):
       refuse(handle, refusal)
@@ -151,7 +155,7 @@ extension Worker where IO: ~Copyable {
 
   /// Nothing is dialled before there is an identity to speak with: the other proxy would wait for
   /// our ClientHello in vain.
-  mutating func beginOrigination(_ handle: Handle) {
+  private mutating func beginOrigination(_ handle: Handle) {
     switch readiness(handle) {
     case .refused(let refusal): refuse(handle, refusal)
     case .held: handle.it.isHeld = true
