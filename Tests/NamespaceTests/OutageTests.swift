@@ -264,6 +264,39 @@ extension InNamespaces {
       }
     }
 
+    @Test("A revocation list ends live connections also while there is no identity")
+    func revokedWhileWithdrawn() throws {
+      let quick = try QuickMesh()
+      let agent = try GRPCAgent()
+      try agent.give(try quick.authority.issueOne(Identities.serverID), of: quick.authority)
+      let peer = try quick.authority.issueOne(Identities.clientID)
+      let list = try quick.authority.revoke([], name: "list")
+      let plan = try quick.plan(client: peer.credential) { plan in
+        plan.ask(agent.identity(), .server) {
+          $0.moreTrustBundles = [
+            "{ trustDomain: demo.mesh, pem: \"\(quick.authority.bundle)\", crl: \"\(list)\" }"
+          ]
+        }
+      }
+      try Mesh.run(plan) { mesh in
+        let proxy = try mesh.proxy(.server)
+        let listener = try mesh.server.listen()
+        let live = try mesh.client.connect(to: Family.v4.server, port: listener.port)
+        try live.send("before")
+        let application = try listener.accept()
+        #expect(try application.receiveText(exactly: 6) == "before")
+        try agent.tell("fail PERMISSION_DENIED no identity issued")
+        try proxy.program.waitForError(containing: "identity withdrawn")
+        try live.send("after")
+        #expect(try application.receiveText(exactly: 5) == "after")
+        _ = try quick.authority.revoke([peer], name: "list")
+        #expect(try application.end() == .reset)
+        #expect(try live.end() == .reset)
+        let record = try proxy.waitForRecord { $0.end == "revoked" }
+        #expect(record.reason == "certificate_revoked", "\(record)")
+      }
+    }
+
     @Test("An agent that restarts is not noticed by anybody")
     func restarted() throws {
       let quick = try QuickMesh()
