@@ -22,7 +22,7 @@ extension InNamespaces {
         let show = try culvert(proxy, "identity", "show")
         #expect(show.exit == .code(0), "\(show.errors)")
         #expect(show.output.contains("identity  \(Identities.serverID)\n"))
-        #expect(show.output.contains("verified  1 peers remembered\n"))
+        #expect(show.output.contains("verified  1 peer remembered\n"))
         let pem = try culvert(proxy, "identity", "show", "--pem")
         #expect(Array(pem.output.utf8) == contents(ofFile: server.certificate))
 
