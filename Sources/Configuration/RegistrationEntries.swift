@@ -58,14 +58,7 @@ package struct RegistrationEntries: Hashable, Sendable {
   package static func load(
     path: String, trustDomain: TrustDomain
   ) throws(ConfigurationError) -> RegistrationEntries {
-    let bytes: [UInt8]
-    let directory: String
-    do throws(Errno) {
-      bytes = try Settings.contents(of: path)
-      directory = try Settings.absoluteDirectory(of: path)
-    } catch {
-      throw ConfigurationError(file: path, message: "cannot be read: \(error)")
-    }
+    let (bytes, directory) = try Settings.read(path)
     return try parse(yaml: bytes, file: path, directory: directory, trustDomain: trustDomain)
   }
 

@@ -7,15 +7,26 @@ extension Settings {
 
   /// Reads and validates a configuration file. The files it names are not opened.
   package static func load(path: String) throws(ConfigurationError) -> Settings {
-    let bytes: [UInt8]
-    let directory: String
+    let (bytes, directory) = try read(path)
+    return try parse(yaml: bytes, file: path, directory: directory)
+  }
+
+  /// A file's text, and the directory against which its paths are resolved.
+  static func read(
+    _ path: String
+  ) throws(ConfigurationError) -> (bytes: [UInt8], directory: String) {
     do throws(Errno) {
-      bytes = try contents(of: path)
-      directory = try absoluteDirectory(of: path)
+      return (
+        try RegularFile.contents(path, maximumBytes: maximumFileBytes),
+        try absoluteDirectory(of: path)
+      )
+    } catch Errno(EFBIG) {
+      throw ConfigurationError(
+        file: path, line: 1, column: 1,
+        message: "the file is larger than \(maximumFileBytes) bytes")
     } catch {
       throw ConfigurationError(file: path, message: "cannot be read: \(error)")
     }
-    return try parse(yaml: bytes, file: path, directory: directory)
   }
 
   /// Validates a configuration text. Pure.
@@ -36,34 +47,9 @@ extension Settings {
     }
   }
 
-  /// A regular file's bytes; at most one more than `maximumFileBytes`, which is then too many.
-  static func contents(of path: String) throws(Errno) -> [UInt8] {
-    // Opening a FIFO must not block.
-    let flags = O_RDONLY | O_CLOEXEC | O_NONBLOCK
-    let file = Descriptor(owning: try Errno.check { unsafe Glibc.open(path, flags) })
-    var status = stat()
-    try Errno.check { unsafe fstat(file.number, &status) }
-    guard status.st_mode & S_IFMT != S_IFDIR else { throw Errno(EISDIR) }
-    guard status.st_mode & S_IFMT == S_IFREG else { throw Errno(EINVAL) }
-
-    let capacity = maximumFileBytes + 1
-    var bytes = [UInt8](repeating: 0, count: capacity)
-    var count = 0
-    while count < capacity {
-      let received = try Errno.check {
-        unsafe bytes.withUnsafeMutableBytes { buffer in
-          unsafe read(file.number, buffer.baseAddress?.advanced(by: count), capacity - count)
-        }
-      }
-      if received == 0 { break }
-      count += received
-    }
-    return Array(bytes[..<count])
-  }
-
   /// The directory part of a path. Symbolic links stay: files that are swapped by swapping a link
   /// to their directory must be found again under the same path.
-  static func absoluteDirectory(of path: String) throws(Errno) -> String {
+  private static func absoluteDirectory(of path: String) throws(Errno) -> String {
     let slash = path.lastIndex(of: "/")
     let directory = slash.map { String(path[...$0]) } ?? ""
     if directory.hasPrefix("/") { return directory }

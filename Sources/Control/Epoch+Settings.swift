@@ -1,9 +1,9 @@
 package import Configuration
 internal import DataPlane
 internal import Identity
-internal import TLS
 internal import Net
 internal import Policy
+internal import TLS
 
 /// Why a configuration cannot be taken; one line for people.
 package struct LoadError: Error, Sendable, CustomStringConvertible {
@@ -41,7 +41,8 @@ extension Settings {
   package static func check(path: String) throws(LoadError) -> String {
     let settings = try loadText(path: path)
     let identity = try IdentityManager(settings, mark: 0, now: Clock.milliseconds())
-    return "identity \(identity.inForce?.material.id.description ?? "from elsewhere, not asked for")"
+    return
+      "identity \(identity.inForce?.material.id.description ?? "from elsewhere, not asked for")"
   }
 
   /// Reads a configuration file, and nothing that it names.
@@ -63,7 +64,8 @@ extension Settings {
     }
     for source in trustBundles {
       switch source {
-      case .domain(let domain): files += [domain.file?.path, domain.revocationLists].compactMap(\.self)
+      case .domain(let domain):
+        files += [domain.file?.path, domain.revocationLists].compactMap(\.self)
       case .directory(let path): files += BundleFiles.watchedFiles(directory: path)
       case .bundleMap(let path): files.append(path)
       case .workloadAPI: break

@@ -9,7 +9,8 @@ internal import Telemetry
 
 extension StatusReport {
   init(
-    epoch: NamespaceEpoch, identity: IdentityManager, settings: Settings, configuration: String, plane: DataPlane,
+    epoch: NamespaceEpoch, identity: IdentityManager, settings: Settings, configuration: String,
+    plane: DataPlane,
     uptimeSeconds: Int64, lastReloadError: String?, isDraining: Bool, droppedLogLines: UInt64
   ) {
     self.init(

@@ -13,7 +13,8 @@ package final class NamespaceEpoch: Sendable {
   package let records: RecordSettings
 
   package init(
-    number: UInt64, identity: IdentityState, connectionLifetime: ConnectionLifetime, inbound: InboundPolicy,
+    number: UInt64, identity: IdentityState, connectionLifetime: ConnectionLifetime,
+    inbound: InboundPolicy,
     outbound: OutboundPolicy, limits: ConnectionLimits, records: RecordSettings
   ) {
     self.number = number

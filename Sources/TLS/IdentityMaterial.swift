@@ -92,7 +92,9 @@ package final class IdentityMaterial: Sendable {
     do {
       // That others refuse us is theirs to find out; a list that names us must still keep out the
       // others it names.
-      let bundles = bundles.map { TrustBundle(trustDomain: $0.trustDomain, certificates: $0.certificates) }
+      let bundles = bundles.map {
+        TrustBundle(trustDomain: $0.trustDomain, certificates: $0.certificates)
+      }
       return try unsafe PeerVerification(bundles).verify(
         chain[0].pointer, untrusted: untrusted, expect: [],
         on: mayHaveEnded ? .again : .handshake

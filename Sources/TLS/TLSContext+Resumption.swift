@@ -26,33 +26,33 @@ extension TLSContext {
   // MARK: The server's side
 
   /// Called for each ticket that is made.
-  private static let keepServerSession:
-    @convention(c) (OpaquePointer?, OpaquePointer?) -> Int32 = { ssl, session in
-      guard let ssl = unsafe ssl, let session = unsafe session,
-        let state = unsafe SessionState.of(ssl), let peer = unsafe state.pointee.peer,
-        let cipher = unsafe SSL_SESSION_get0_cipher(session),
-        // What a client asked for beside the usual is not remembered: it comes back to a full
-        // handshake.
-        unsafe SSL_SESSION_get_max_fragment_length(session) == TLSEXT_max_fragment_length_DISABLED
-      else { return 0 }
-      var count: UInt32 = 0
-      let bytes = unsafe SSL_SESSION_get_id(session, &count)
-      guard let name = unsafe SessionName(UnsafeRawBufferPointer(start: bytes, count: Int(count)))
-      else { return 0 }
-      let context = unsafe state.pointee.context
-      unsafe withUnsafeTemporaryAllocation(byteCount: Int(SSL_MAX_MASTER_KEY_LENGTH), alignment: 8) {
-        room in
-        let start = unsafe room.baseAddress?.assumingMemoryBound(to: UInt8.self)
-        let filled = unsafe SSL_SESSION_get_master_key(session, start, room.count)
-        context.shared.serverSessions.keep(
-          unsafe ServerSession(
-            secret: UnsafeRawBufferPointer(rebasing: room[..<filled]),
-            cipher: SSL_CIPHER_get_protocol_id(cipher), peer: peer,
-            identity: context.identity, createdSeconds: time(nil)), as: name)
-        unsafe OPENSSL_cleanse(room.baseAddress, room.count)
-      }
-      return 0
+  private static let keepServerSession: @convention(c) (OpaquePointer?, OpaquePointer?) -> Int32 = {
+    ssl, session in
+    guard let ssl = unsafe ssl, let session = unsafe session,
+      let state = unsafe SessionState.of(ssl), let peer = unsafe state.pointee.peer,
+      let cipher = unsafe SSL_SESSION_get0_cipher(session),
+      // What a client asked for beside the usual is not remembered: it comes back to a full
+      // handshake.
+      unsafe SSL_SESSION_get_max_fragment_length(session) == TLSEXT_max_fragment_length_DISABLED
+    else { return 0 }
+    var count: UInt32 = 0
+    let bytes = unsafe SSL_SESSION_get_id(session, &count)
+    guard let name = unsafe SessionName(UnsafeRawBufferPointer(start: bytes, count: Int(count)))
+    else { return 0 }
+    let context = unsafe state.pointee.context
+    unsafe withUnsafeTemporaryAllocation(byteCount: Int(SSL_MAX_MASTER_KEY_LENGTH), alignment: 8) {
+      room in
+      let start = unsafe room.baseAddress?.assumingMemoryBound(to: UInt8.self)
+      let filled = unsafe SSL_SESSION_get_master_key(session, start, room.count)
+      context.shared.serverSessions.keep(
+        unsafe ServerSession(
+          secret: UnsafeRawBufferPointer(rebasing: room[..<filled]),
+          cipher: SSL_CIPHER_get_protocol_id(cipher), peer: peer,
+          identity: context.identity, createdSeconds: time(nil)), as: name)
+      unsafe OPENSSL_cleanse(room.baseAddress, room.count)
     }
+    return 0
+  }
 
   /// Called for a client that comes with a ticket; nil is a full handshake. Whether the peer is who
   /// it was, and still trusted, is judged anew each time.

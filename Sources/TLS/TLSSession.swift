@@ -52,7 +52,8 @@ package enum TLSRole: Sendable {
       throw TLSSetupError("SSL_new: \(OpenSSLError.takeReason())")
     }
     let state = UnsafeMutablePointer<SessionState>.allocate(capacity: 1)
-    unsafe state.initialize(to: SessionState(context: context, role: role, expect: expect, server: server))
+    unsafe state.initialize(
+      to: SessionState(context: context, role: role, expect: expect, server: server))
     let buffers = unsafe UnsafeMutableRawPointer(state).assumingMemoryBound(to: RecordBuffers.self)
     guard unsafe SSL_set_ex_data(ssl, SessionState.exDataIndex, state) == 1,
       let bio = unsafe RecordBIO.make(buffers)

@@ -30,7 +30,8 @@ import Testing
     #expect(settings.startupDeadlineMilliseconds == 5000)
     #expect(settings.connectionLifetime == .certificate)
     #expect(
-      settings.bundleEndpoint?.address == SocketAddress(try #require(IPAddress("10.90.0.1")), port: 8443))
+      settings.bundleEndpoint?.address
+        == SocketAddress(try #require(IPAddress("10.90.0.1")), port: 8443))
     #expect(settings.bundleEndpoint?.refreshHintSeconds == 60)
     let partner = try TrustDomain("partner.example")
     let server = try SPIFFEID("spiffe://partner.example/spire/server")

@@ -1,10 +1,10 @@
 import Federation
 import Foundation
-@testable import TLS
 import Testing
 import WorkloadAPI
 
 @testable import Control
+@testable import TLS
 
 /// Docs/OPERATIONS.md explains every word about identity that a proxy says, and every metric.
 @Suite struct `The operations document` {

@@ -212,7 +212,8 @@ extension StatusReport {
           ageSeconds: 4000),
         Bundle(
           trustDomain: "partner.example", source: "federation", authorities: 0,
-          revocationLists: 0, lateRevocationLists: 0, sequence: 7, url: "https://partner.example/bundle",
+          revocationLists: 0, lateRevocationLists: 0, sequence: 7,
+          url: "https://partner.example/bundle",
           lastError: "timed_out"),
       ],
       kernelTLS: KernelTLS(

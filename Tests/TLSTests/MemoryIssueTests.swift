@@ -20,8 +20,10 @@ import Testing
     let issued = try authority.issue(.web, lifetimeSeconds: 600)
     // The bytes, as somebody else reads them.
     let again = try unsafe issued.withPrivateKey { key in
-      Result { unsafe try KeyPair(
-        certificates: issued.certificatesDER, privateKey: key, from: "memory") }
+      Result {
+        unsafe try KeyPair(
+          certificates: issued.certificatesDER, privateKey: key, from: "memory")
+      }
     }.get()
     #expect(again.isSame(as: issued))
     #expect((590...600).contains(issued.notAfterSeconds - Int64(time(nil))))

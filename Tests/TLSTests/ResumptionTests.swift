@@ -302,7 +302,10 @@ private final class Proxies {
   @Test func `a verification is good until the first certificate of its path ends`() throws {
     let root = TestCertificate(.authority("demo.mesh").with { $0.ends = 1000 })
     let middle = TestCertificate(
-      .authority("demo.mesh").with { $0.ends = 500; $0.commonName = "middle" }, issuer: root)
+      .authority("demo.mesh").with {
+        $0.ends = 500
+        $0.commonName = "middle"
+      }, issuer: root)
     let leaf = TestCertificate(.leaf("URI:\(SPIFFEID.db)").with { $0.ends = 2000 }, issuer: middle)
     let stack = unsafe culvert_X509_stack_new()
     defer { unsafe culvert_X509_stack_free(stack) }

@@ -20,7 +20,9 @@ import Testing
     #expect(pair.server.received == Array("early bird".utf8))
   }
 
-  @Test func `after its Finished a server sends one ticket, in one record, and nothing else`() throws {
+  @Test func `after its Finished a server sends one ticket, in one record, and nothing else`()
+    throws
+  {
     let pair = try Pair(client: mesh.web, server: mesh.db)
     pair.server.inbox += pair.client.start()
     while let answer = pair.server.takeRecord() { pair.client.inbox += answer }

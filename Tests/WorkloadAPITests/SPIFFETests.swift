@@ -125,7 +125,8 @@ struct SPIFFETests {
   }
 
   /// WA §4.5. Each refusal with its valid twin is in MessageTests.
-  @Test func `29: a message without a mandatory field is discarded, and the stream goes on`() throws {
+  @Test func `29: a message without a mandatory field is discarded, and the stream goes on`() throws
+  {
     let agent = try GRPCAgent()
     try agent.send([])
     let client = try Client(agent.endpoint)
@@ -139,7 +140,8 @@ struct SPIFFETests {
   }
 
   /// WA §5.2.1, 5.3.
-  @Test func `30: the default SVID is the first, and of two with one hint the first counts`() throws {
+  @Test func `30: the default SVID is the first, and of two with one hint the first counts`() throws
+  {
     let agent = try GRPCAgent()
     let ids = (0..<4).map { "spiffe://demo.mesh/\($0)" }
     try agent.send(

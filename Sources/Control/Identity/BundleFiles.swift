@@ -184,7 +184,8 @@ extension BundleFiles {
     do throws(SPIFFEIDError) {
       return try TrustDomain(String(name.dropLast(ending.count)))
     } catch {
-      throw IdentityError(file: file, reason: "is not named after a trust domain: \(error.rawValue)")
+      throw IdentityError(
+        file: file, reason: "is not named after a trust domain: \(error.rawValue)")
     }
   }
 

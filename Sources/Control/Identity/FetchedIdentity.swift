@@ -74,7 +74,8 @@ package struct FetchedIdentity: Encodable, Sendable {
 
   private init(_ response: X509SVIDResponse) {
     var own: [TrustDomainBundle] = []
-    for entry in response.svids where !own.contains(where: { $0.trustDomain == entry.id.trustDomain }) {
+    for entry in response.svids
+    where !own.contains(where: { $0.trustDomain == entry.id.trustDomain }) {
       own.append((entry.id.trustDomain, entry.bundle))
     }
     svids = response.svids.map(Self.look)

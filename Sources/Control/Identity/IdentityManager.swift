@@ -178,7 +178,9 @@ final class IdentityManager {
       rotatedSeconds = now
       warning = .none
     }
-    if material.trustEpoch != epochs.trust { trustChangedSeconds = max(now, trustChangedSeconds + 1) }
+    if material.trustEpoch != epochs.trust {
+      trustChangedSeconds = max(now, trustChangedSeconds + 1)
+    }
     epochs = .init(svid: material.svidEpoch, trust: material.trustEpoch)
     trust = (material.bundles, material.trustEpoch)
     guard
@@ -204,7 +206,9 @@ final class IdentityManager {
 
   /// What was composed could not be put to work, or has been since.
   func noteInstallation(_ error: String?) {
-    if let error { fail(error) } else if lastError?.hasPrefix(Self.notInstalled) == true {
+    if let error {
+      fail(error)
+    } else if lastError?.hasPrefix(Self.notInstalled) == true {
       lastError = nil
     }
   }
@@ -253,7 +257,8 @@ final class IdentityManager {
     if inForce == nil, !isLate { due.append(startupDeadline) }
     let wait = due.map { max(0, $0 - now) }.min() ?? .max
     let seconds = Int64(time(nil))
-    let wall = [nextWarningSeconds, renewAtSeconds > 0 ? renewAtSeconds : nil].compactMap(\.self)
+    let wall =
+      [nextWarningSeconds, renewAtSeconds > 0 ? renewAtSeconds : nil].compactMap(\.self)
       .map { max(0, $0 - seconds) * 1000 }.min() ?? .max
     return min(wait, wall, 60_000)
   }

@@ -27,7 +27,8 @@ struct IdentityCommand: ParsableCommand {
         Exit codes: 0 the identity is ready; 1 it is not, or the proxy did not answer.
         """)
 
-    @Flag(help: "Print one JSON object, with sorted keys, in one line; certificates in base64 (DER).")
+    @Flag(
+      help: "Print one JSON object, with sorted keys, in one line; certificates in base64 (DER).")
     var json = false
 
     @Flag(help: "Print the own certificates as PEM, the leaf first.")

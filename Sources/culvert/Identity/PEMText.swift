@@ -8,6 +8,7 @@ enum PEMText {
     let lines = stride(from: 0, to: text.count, by: lineCharacters).map {
       String(decoding: text[$0..<min($0 + lineCharacters, text.count)], as: UTF8.self)
     }
-    return "-----BEGIN CERTIFICATE-----\n\(lines.joined(separator: "\n"))\n-----END CERTIFICATE-----\n"
+    return
+      "-----BEGIN CERTIFICATE-----\n\(lines.joined(separator: "\n"))\n-----END CERTIFICATE-----\n"
   }
 }

@@ -23,7 +23,8 @@ extension IdentityCommand {
           culvert identity verify --expect spiffe://demo.mesh/ns/shop/sa/db peer.pem --json
         """)
 
-    @Argument(help: ArgumentHelp("The peer's certificates (PEM), the leaf first.", valueName: "file"))
+    @Argument(
+      help: ArgumentHelp("The peer's certificates (PEM), the leaf first.", valueName: "file"))
     var peer: String
 
     @Option(help: "Take the bundles that this configuration names.")

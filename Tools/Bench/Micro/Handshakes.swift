@@ -39,7 +39,8 @@ import TLS
     var server = try TLSSession(server, role: .server, expect: [])
     var clientIsDone = false
     var serverIsDone = false
-    unsafe try Self.step(&client, UnsafeRawBufferPointer(start: nil, count: 0), &toServer, &clientIsDone)
+    unsafe try Self.step(
+      &client, UnsafeRawBufferPointer(start: nil, count: 0), &toServer, &clientIsDone)
     while !toServer.isEmpty || !toClient.isEmpty {
       while let record = unsafe toServer.next() {
         unsafe try Self.step(&server, record, &toClient, &serverIsDone)
