@@ -22,7 +22,6 @@ package final class IdentityMaterial: Sendable {
   /// under.
   package let svidEpoch: UInt64
   package let trustEpoch: UInt64
-  package var trustDomains: [TrustDomain] { bundles.map(\.trustDomain) }
 
   let chain: [Certificate]
   let key: PrivateKey

@@ -53,8 +53,6 @@ package struct WorkloadClient: ~Copyable {
   package private(set) var state = State.connecting
   /// The last failure, however long ago.
   package private(set) var lastFailure: WorkloadFailure?
-  /// When the last message came that could be used: CLOCK_MONOTONIC.
-  package private(set) var lastMessageMilliseconds: Int64?
 
   private let mark: UInt32
   private let timing: Timing
@@ -199,10 +197,10 @@ package struct WorkloadClient: ~Copyable {
   ) {
     switch outcome {
     case .svids(let response):
-      noteMessage(now)
+      noteMessage()
       events.append(.svids(response))
     case .bundles(let response):
-      noteMessage(now)
+      noteMessage()
       events.append(.bundles(response))
     case .discarded(let reason):
       // It is an answer all the same.
@@ -217,10 +215,9 @@ package struct WorkloadClient: ~Copyable {
     }
   }
 
-  private mutating func noteMessage(_ now: Int64) {
+  private mutating func noteMessage() {
     state = .streaming
     answerDeadline = nil
-    lastMessageMilliseconds = now
     backoff.reset()
   }
 

@@ -88,7 +88,7 @@ final class IdentityFiles {
   @Test func `an identity is read from its files`() throws {
     let identity = try it.load()
     #expect(identity.id == .web)
-    #expect(identity.trustDomains.map(\.name) == ["demo.mesh"])
+    #expect(identity.bundles.map(\.trustDomain.name) == ["demo.mesh"])
     #expect(identity.bundles[0].count == 1)
     let now = Int64(Date().timeIntervalSince1970)
     #expect(abs(identity.notBeforeSeconds - (now - 60)) < 60)
@@ -201,7 +201,8 @@ final class IdentityFiles {
     let partner = TestCertificate(.authority("partner.mesh"))
     try it.files.write("again.pem", partner.pem)
     let other = try TrustDomain("partner.mesh")
-    #expect(try it.load([(trustDomain: other, pem: again)]).trustDomains == [domain, other])
+    #expect(
+      try it.load([(trustDomain: other, pem: again)]).bundles.map(\.trustDomain) == [domain, other])
   }
 
   @Test func `an own certificate out of date is refused, with the time it ended or begins`() throws

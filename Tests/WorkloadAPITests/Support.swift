@@ -28,7 +28,6 @@ final class Client {
 
   var state: WorkloadClient.State { client.state }
   var lastFailure: WorkloadFailure? { client.lastFailure }
-  var lastMessageMilliseconds: Int64? { client.lastMessageMilliseconds }
   var deadlineMilliseconds: Int64? { client.deadlineMilliseconds }
   var interest: (descriptor: Int32, events: Int16)? { client.interest }
 

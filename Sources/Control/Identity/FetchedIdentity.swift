@@ -57,7 +57,10 @@ package struct FetchedIdentity: Encodable, Sendable {
         case .bundles(let response): return FetchedIdentity(response)
         case .discarded(let reason):
           throw LoadError(description: "\(endpoint): the answer cannot be used: \(reason)")
-        case .lost(let failure): throw LoadError(description: "\(endpoint): \(failure)")
+        // Asked once: when the client would try again does not matter.
+        case .lost(let failure):
+          throw LoadError(
+            description: "\(endpoint): \(failure.reason.rawValue): \(failure.detail)")
         }
       }
       wait(for: client, until: end)

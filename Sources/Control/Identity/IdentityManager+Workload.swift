@@ -45,9 +45,7 @@ extension IdentityManager {
 
   func replaceBundleClient(_ endpoint: WorkloadEndpoint?) {
     bundleClient = nil
-    guard let endpoint else {
-      return take("workload.trustBundles") { $0.delivered = [] }
-    }
+    guard let endpoint else { return }
     bundleClient = WorkloadClient(endpoint, stream: .x509Bundles, mark: mark)
   }
 
