@@ -87,7 +87,7 @@ let package = Package(
       ]),
 
     program("culvert-init", ["Configuration", "Net", "Netfilter", "Policy"]),
-    program("culvert-proxy", ["Configuration", "Control"]),
+    program("culvert-proxy", ["Configuration", "Control", "TLS"]),
     program(
       "culvert",
       [

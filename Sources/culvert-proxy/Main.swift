@@ -2,6 +2,7 @@ internal import ArgumentParser
 internal import Configuration
 internal import Control
 internal import Glibc
+internal import TLS
 
 @main
 struct CulvertProxy: ParsableCommand {
@@ -28,6 +29,7 @@ struct CulvertProxy: ParsableCommand {
   var check = false
 
   func run() throws {
+    try OpenSSLMemory.cleanseWhatIsFreed()
     do throws(LoadError) {
       if check { return try checkOnly() }
       var loop = try ControlLoop(path: config)

@@ -49,6 +49,7 @@ import TLS
   var mode = "0666"
 
   func run() throws {
+    try OpenSSLMemory.cleanseWhatIsFreed()
     let path = try Self.path(endpoint)
     let mode = try Self.mode(mode)
     let issuer = try Issuer(
