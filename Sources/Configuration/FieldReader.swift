@@ -101,6 +101,15 @@ extension Field {
     return value
   }
 
+  /// Plain `true` or `false`.
+  func boolean() throws(Problem) -> Bool {
+    switch node.content {
+    case .scalar("true", isPlain: true): return true
+    case .scalar("false", isPlain: true): return false
+    default: throw expected("true or false")
+    }
+  }
+
   func choice<Value: RawRepresentable<String> & CaseIterable>(
     _ type: Value.Type
   ) throws(Problem) -> Value {

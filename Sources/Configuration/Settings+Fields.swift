@@ -5,7 +5,8 @@ internal import Policy
 extension Settings {
   init(_ root: Field, directory: String) throws(Problem) {
     let fields = try root.fields([
-      "workload", "listeners", "inbound", "outbound", "interception", "limits", "dataPlane",
+      "workload", "listeners", "inbound", "outbound", "authorization", "interception", "limits",
+      "dataPlane",
       "workers",
       "admin",
     ])
@@ -14,6 +15,9 @@ extension Settings {
     if let field = fields["inbound"] { inbound = try InboundPolicy(field) }
     if let field = fields["outbound"] {
       outbound = try OutboundPolicy(field, trusted: trustedDomains)
+    }
+    if let field = fields["authorization"] {
+      authorization = try Authorization(field, trusted: trustedDomains)
     }
     if let field = fields["interception"] { interception = try Interception(field) }
     if let field = fields["limits"] { limits = try Limits(field) }
@@ -213,11 +217,14 @@ extension Field {
     guard !id.path.isEmpty else {
       throw problem("\(YAMLNode.quote(text)) names a trust domain, not a workload: it has no path")
     }
-    guard trusted?.contains(id.trustDomain) ?? true else {
-      throw problem(
-        "no bundle in workload.trustBundles for trust domain \(YAMLNode.quote(id.trustDomain.name))"
-      )
-    }
+    try requireBundle(of: id.trustDomain, trusted)
     return id
+  }
+
+  func requireBundle(of domain: TrustDomain, _ trusted: Set<TrustDomain>?) throws(Problem) {
+    guard trusted?.contains(domain) ?? true else {
+      throw problem(
+        "no bundle in workload.trustBundles for trust domain \(YAMLNode.quote(domain.name))")
+    }
   }
 }

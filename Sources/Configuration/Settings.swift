@@ -14,6 +14,7 @@ package struct Settings: Hashable, Sendable {
   package var listeners = ListenerPorts()
   package var inbound = InboundPolicy()
   package var outbound = OutboundPolicy()
+  package var authorization = Authorization()
   package var interception = Interception()
   package var limits = Limits()
   package var dataPlane = DataPlaneSettings()

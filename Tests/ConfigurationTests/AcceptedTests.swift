@@ -16,6 +16,7 @@ import Testing
           DomainBundle(trustDomain: try TrustDomain("demo.mesh"), file: .pem("/etc/culvert/c")))
       ])
     #expect(settings == expected)
+    #expect(settings.authorization.rules.isEmpty)
     #expect(settings.workers == nil)
     #expect(settings.adminSocket == "/run/culvert/admin.sock")
   }

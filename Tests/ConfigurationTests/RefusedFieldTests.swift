@@ -13,7 +13,7 @@ import Testing
     ("inbond: {}", "4:1: unknown field \"inbond\"; did you mean \"inbound\"?"),
     ("admni: {}", "4:1: unknown field \"admni\"; did you mean \"admin\"?"),
     ("Workers: 1", "4:1: unknown field \"Workers\"; did you mean \"workers\"?"),
-    ("authorization: []", "4:1: unknown field \"authorization\""),
+    ("authorisation: []", "4:1: unknown field \"authorisation\"; did you mean \"authorization\"?"),
     ("inbound: { mod: strict }", "4:12: unknown field \"inbound.mod\"; did you mean \"mode\"?"),
     ("inbound: { probes: [] }", "4:12: unknown field \"inbound.probes\""),
     ("outbound: { pins: {} }", "4:13: unknown field \"outbound.pins\""),
