@@ -14,9 +14,6 @@ package enum HTTPSURLError: String, Error, Hashable, Sendable, CaseIterable {
 package struct HTTPSURL: Hashable, Sendable, CustomStringConvertible {
   package static let maximumBytes = 2048
   package static let defaultPort: UInt16 = 443
-  /// Of a DNS name (RFC 1035 §2.3.4, as text without the final dot).
-  static let maximumNameBytes = 253
-  static let maximumLabelBytes = 63
 
   /// A DNS name in lower case, or an address; an IPv6 address is in brackets.
   package let host: String
@@ -80,7 +77,7 @@ package struct HTTPSURL: Hashable, Sendable, CustomStringConvertible {
     } else {
       let end = text.firstIndex(of: ":") ?? text.endIndex
       host = text[..<end].lowercased()
-      guard isName(host) else { throw .invalidHost }
+      guard ServerName(host) != nil else { throw .invalidHost }
       rest = text[end...]
     }
     guard !rest.isEmpty else { return (host, defaultPort) }
@@ -90,32 +87,6 @@ package struct HTTPSURL: Hashable, Sendable, CustomStringConvertible {
       let port = UInt16(digits), port > 0
     else { throw .invalidPort }
     return (host, port)
-  }
-
-  /// Whether it is a DNS name, or an IPv4 address in its one form: what ends in a number is no name
-  /// (RFC 1123 §2.1), and a resolver may read `127.1` or `0x7f.1` as an address.
-  private static func isName(_ host: String) -> Bool {
-    guard (1...maximumNameBytes).contains(host.utf8.count) else { return false }
-    let labels = host.utf8.split(separator: UInt8(ascii: "."), omittingEmptySubsequences: false)
-    for label in labels {
-      guard (1...maximumLabelBytes).contains(label.count), label.allSatisfy(isAllowed),
-        label.first != UInt8(ascii: "-"), label.last != UInt8(ascii: "-")
-      else { return false }
-    }
-    let last = labels.last?.first ?? 0
-    guard !(UInt8(ascii: "0")...UInt8(ascii: "9")).contains(last) else {
-      return IPAddress(host) != nil
-    }
-    return true
-  }
-
-  private static func isAllowed(_ byte: UInt8) -> Bool {
-    switch byte {
-    case UInt8(ascii: "a")...UInt8(ascii: "z"), UInt8(ascii: "0")...UInt8(ascii: "9"),
-      UInt8(ascii: "-"), UInt8(ascii: "_"):
-      true
-    default: false
-    }
   }
 }
 

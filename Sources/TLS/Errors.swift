@@ -100,7 +100,7 @@ package struct Alert: RawRepresentable, Hashable, Sendable {
   package static let internalError = Alert(rawValue: 80)
   package static let userCanceled = Alert(rawValue: 90)
 
-  /// The name in RFC 8446 §6 (and RFC 7301 for 120).
+  /// The name in RFC 8446 §6 (RFC 5246 §7.2 for 100, RFC 7301 for 120).
   package var name: String {
     switch rawValue {
     case 0: "close_notify"
@@ -123,6 +123,7 @@ package struct Alert: RawRepresentable, Hashable, Sendable {
     case 80: "internal_error"
     case 86: "inappropriate_fallback"
     case 90: "user_canceled"
+    case 100: "no_renegotiation"
     case 109: "missing_extension"
     case 110: "unsupported_extension"
     case 112: "unrecognized_name"

@@ -60,9 +60,9 @@ package enum HTTPSServer: Sendable {
   deinit { unsafe SSL_CTX_free(pointer) }
 }
 
-/// What both roles have in common: Mozilla's intermediate profile as far as it has forward secrecy
+/// What both roles have in common, and origination with them: Mozilla's intermediate profile as far as it has forward secrecy
 /// from elliptic curves (SPIFFE Federation §5.2).
-private enum HTTPSContext {
+enum HTTPSContext {
   /// Of TLS 1.2; those of TLS 1.3 are OpenSSL's default.
   static let cipherList = "ECDHE+AESGCM:ECDHE+CHACHA20"
 

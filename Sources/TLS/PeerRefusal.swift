@@ -26,4 +26,6 @@ package enum PeerRefusal: String, Error, CaseIterable, Sendable {
   /// Any other failure of RFC 5280 path validation; the detail says which.
   case pathInvalid = "path_invalid"
   case unexpectedIdentity = "unexpected_identity"
+  /// An outside server's certificate is for other names, or addresses, than the one expected.
+  case serverNameMismatch = "server_name_mismatch"
 }

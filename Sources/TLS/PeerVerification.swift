@@ -190,7 +190,8 @@ struct VerifiedPath {
     }
   }
 
-  private static func rejection(_ error: Int32, depth: Int32) -> Rejection {
+  /// What a failure of path validation, an `X509_V_ERR_*`, is called.
+  static func rejection(_ error: Int32, depth: Int32) -> Rejection {
     let text = unsafe X509_verify_cert_error_string(Int(error)).map { unsafe String(cString: $0) }
     let detail = "\(text ?? "error \(error)") at depth \(depth)"
     let refusal: PeerRefusal =
@@ -203,6 +204,7 @@ struct VerifiedPath {
         X509_V_ERR_DEPTH_ZERO_SELF_SIGNED_CERT, X509_V_ERR_SELF_SIGNED_CERT_IN_CHAIN,
         X509_V_ERR_CERT_UNTRUSTED:
         .untrustedChain
+      case X509_V_ERR_HOSTNAME_MISMATCH, X509_V_ERR_IP_ADDRESS_MISMATCH: .serverNameMismatch
       default: .pathInvalid
       }
     return Rejection(refusal, detail, error: error)

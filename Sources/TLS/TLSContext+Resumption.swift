@@ -29,7 +29,7 @@ extension TLSContext {
   private static let keepServerSession: @convention(c) (OpaquePointer?, OpaquePointer?) -> Int32 = {
     ssl, session in
     guard let ssl = unsafe ssl, let session = unsafe session,
-      let state = unsafe SessionState.of(ssl), let peer = unsafe state.pointee.peer,
+      let mesh = unsafe SessionState.of(ssl)?.pointee.mesh, let peer = mesh.peer,
       let cipher = unsafe SSL_SESSION_get0_cipher(session),
       // What a client asked for beside the usual is not remembered: it comes back to a full
       // handshake.
@@ -39,7 +39,7 @@ extension TLSContext {
     let bytes = unsafe SSL_SESSION_get_id(session, &count)
     guard let name = unsafe SessionName(UnsafeRawBufferPointer(start: bytes, count: Int(count)))
     else { return 0 }
-    let context = unsafe state.pointee.context
+    let context = mesh.context
     unsafe withUnsafeTemporaryAllocation(byteCount: Int(SSL_MAX_MASTER_KEY_LENGTH), alignment: 8) {
       room in
       let start = unsafe room.baseAddress?.assumingMemoryBound(to: UInt8.self)
@@ -61,15 +61,15 @@ extension TLSContext {
       OpaquePointer?, UnsafePointer<UInt8>?, Int32, UnsafeMutablePointer<Int32>?
     ) -> OpaquePointer? = { ssl, bytes, count, isShared in
       guard let ssl = unsafe ssl, let state = unsafe SessionState.of(ssl),
+        let context = unsafe state.pointee.mesh?.context,
         let name = unsafe SessionName(UnsafeRawBufferPointer(start: bytes, count: Int(count)))
       else { return nil }
-      let context = unsafe state.pointee.context
       let found = context.shared.serverSessions.find(
         name, context.identity, now: Int64(time(nil)))
       guard let found, let session = unsafe found.make(for: ssl) else { return nil }
       // Its one reference is OpenSSL's from here on.
       unsafe isShared?.pointee = 0
-      unsafe state.pointee.resumablePeer = found.peer
+      unsafe state.pointee.mesh?.resumablePeer = found.peer
       // The ticket stays good; another would cost both ends a record.
       unsafe SSL_set_num_tickets(ssl, 0)
       return unsafe session
@@ -106,40 +106,38 @@ extension TLSSession {
   /// Offers what was agreed with this server before, if that still stands and is with one of those
   /// who are expected now.
   func offerSession(_ server: SocketAddress) {
-    let context = unsafe state.pointee.context
-    let session = context.shared.clientSessions.find(
-      server, context.identity, now: Int64(time(nil)))
+    guard let mesh = unsafe state.pointee.mesh else { return }
+    let session = mesh.context.shared.clientSessions.find(
+      server, mesh.context.identity, now: Int64(time(nil)))
     guard let session else { return }
     defer { unsafe SSL_SESSION_free(session.pointer) }
-    let expect = unsafe state.pointee.expect
-    guard expect.isEmpty || expect.contains(session.peer.id),
+    guard mesh.expect.isEmpty || mesh.expect.contains(session.peer.id),
       unsafe SSL_set_session(ssl, session.pointer) == 1
     else { return }
-    unsafe state.pointee.resumablePeer = session.peer
+    unsafe state.pointee.mesh?.resumablePeer = session.peer
   }
 
   /// A resumed session proves that the peer is the one it was made with.
   func agreePeer() -> Bool {
-    if isResumed { unsafe state.pointee.peer = state.pointee.resumablePeer }
-    unsafe state.pointee.resumablePeer = nil
-    return unsafe state.pointee.peer != nil
+    if isResumed { unsafe state.pointee.mesh?.peer = state.pointee.mesh?.resumablePeer }
+    unsafe state.pointee.mesh?.resumablePeer = nil
+    return verifiedPeer != nil
   }
 
   /// Keeps what a ticket made of the session. OpenSSL makes a new session of each ticket; its own
   /// callback for them would mark a session as used up once it has been resumed.
   func keepSession() {
-    guard let server = unsafe state.pointee.server, let peer = unsafe state.pointee.peer,
+    guard let mesh = unsafe state.pointee.mesh, let server = mesh.server, let peer = mesh.peer,
       let session = unsafe SSL_get1_session(ssl)
     else { return }
-    let context = unsafe state.pointee.context
-    let isNew = unsafe session != state.pointee.keptSession
-    guard isNew, unsafe SSL_SESSION_is_resumable(session) == 1,
+    let identity = mesh.context.identity
+    guard unsafe session != mesh.keptSession, unsafe SSL_SESSION_is_resumable(session) == 1,
       unsafe SSL_SESSION_has_ticket(session) == 1
     else { return unsafe SSL_SESSION_free(session) }
-    unsafe state.pointee.keptSession = unsafe session
-    context.shared.clientSessions.keep(
+    unsafe state.pointee.mesh?.keptSession = unsafe session
+    mesh.context.shared.clientSessions.keep(
       unsafe ResumableSession(
-        pointer: session, peer: peer, svidEpoch: context.identity.svidEpoch,
-        trustEpoch: context.identity.trustEpoch), for: server)
+        pointer: session, peer: peer, svidEpoch: identity.svidEpoch,
+        trustEpoch: identity.trustEpoch), for: server)
   }
 }

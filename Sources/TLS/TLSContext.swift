@@ -79,8 +79,8 @@ internal import Identity
     try unsafe presentIdentity(context)
     unsafe SSL_CTX_set_verify(context, SSL_VERIFY_PEER | SSL_VERIFY_FAIL_IF_NO_PEER_CERT, nil)
     unsafe SSL_CTX_set_cert_verify_callback(context, TLSContext.verifyPeer, nil)
-    unsafe SSL_CTX_set_info_callback(context, TLSContext.noteAlert)
-    unsafe SSL_CTX_set_keylog_callback(context, TLSContext.captureSecret)
+    unsafe SSL_CTX_set_info_callback(context, SessionState.noteAlert)
+    unsafe SSL_CTX_set_keylog_callback(context, SessionState.captureSecret)
   }
 
   private func presentIdentity(_ context: OpaquePointer) throws(TLSSetupError) {
@@ -133,7 +133,7 @@ extension TLSContext {
     else { return SSL_TLSEXT_ERR_ALERT_FATAL }
     let list = unsafe UnsafeBufferPointer(start: offered, count: Int(offeredCount))
     var range = unsafe find(culvertProtocol, in: list)
-    if range == nil, unsafe state.pointee.role == .server {
+    if range == nil, unsafe state.pointee.mesh?.role == .server {
       range = unsafe find(istioProtocol, in: list)
     }
     guard let range else { return SSL_TLSEXT_ERR_ALERT_FATAL }
@@ -164,15 +164,16 @@ extension TLSContext {
       guard let store = unsafe store,
         let ssl = unsafe X509_STORE_CTX_get_ex_data(
           store, SSL_get_ex_data_X509_STORE_CTX_idx()),
-        let state = unsafe SessionState.of(OpaquePointer(ssl))
+        let state = unsafe SessionState.of(OpaquePointer(ssl)),
+        let mesh = unsafe state.pointee.mesh
       else { return 0 }
       guard let leaf = unsafe X509_STORE_CTX_get0_cert(store) else {
         unsafe state.pointee.rejection = Rejection(.noCertificate)
         return 0
       }
       do throws(Rejection) {
-        unsafe state.pointee.peer = try unsafe state.pointee.context.verified(
-          leaf, untrusted: X509_STORE_CTX_get0_untrusted(store), expect: state.pointee.expect)
+        unsafe state.pointee.mesh?.peer = try unsafe mesh.context.verified(
+          leaf, untrusted: X509_STORE_CTX_get0_untrusted(store), expect: mesh.expect)
         unsafe X509_STORE_CTX_set_error(store, X509_V_OK)
         return 1
       } catch {
@@ -209,30 +210,5 @@ extension TLSContext {
     if let refusal = peer.refusal { return refusal }
     guard peer.trustEpoch < identity.trustEpoch else { return nil }
     return verification.verifyAgain(peer, trustEpoch: identity.trustEpoch)
-  }
-
-  /// Called in both roles; the line is OpenSSL's own, which cleanses it afterwards.
-  private static let captureSecret: SSL_CTX_keylog_cb_func = { ssl, line in
-    guard let ssl = unsafe ssl, let line = unsafe line, let state = unsafe SessionState.of(ssl)
-    else { return }
-    let bytes = unsafe UnsafeRawBufferPointer(start: line, count: strlen(line))
-    unsafe state.pointee.secrets.take(keyLogLine: bytes)
-  }
-
-  private static let noteAlert: @convention(c) (OpaquePointer?, Int32, Int32) -> Void = {
-    ssl, place, value in
-    guard place & SSL_CB_ALERT != 0, let ssl = unsafe ssl,
-      let state = unsafe SessionState.of(ssl)
-    else { return }
-    let code = UInt8(truncatingIfNeeded: value)
-    // After the handshake these two end nothing (RFC 8446 §6.1): they must not name a failure that
-    // comes later.
-    let isNotice = code == SSL_AD_CLOSE_NOTIFY || code == SSL_AD_USER_CANCELLED
-    if isNotice, unsafe SSL_is_init_finished(ssl) == 1 { return }
-    if place & SSL_CB_READ != 0 {
-      unsafe state.pointee.alertReceived = code
-    } else {
-      unsafe state.pointee.alertSent = code
-    }
   }
 }

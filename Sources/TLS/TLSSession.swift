@@ -12,7 +12,8 @@ package enum TLSRole: Sendable {
   case client
 }
 
-/// One TLS 1.3 connection, fed record by record.
+/// One TLS connection, fed record by record: TLS 1.3 between mesh peers, 1.2 or 1.3 with an outside
+/// server.
 ///
 /// The caller does the framing: every record it passes is exactly one, header included, so that
 /// nothing is ever read beyond a record's end and another engine can take over at any boundary.
@@ -20,14 +21,17 @@ package enum TLSRole: Sendable {
 ///
 /// A session that has failed stays failed: each further step gives the same failure.
 @safe package struct TLSSession: ~Copyable {
-  /// 5 bytes of header, 2^14 of plaintext, 256 of expansion (RFC 8446 §5.2).
+  /// 5 bytes of header, 2^14 of plaintext, 256 of expansion (RFC 8446 §5.2). TLS 1.2 allows for 2048
+  /// (RFC 5246 §6.2.3), but its suites that we offer make no use of it: 8 bytes of nonce and 16 of
+  /// tag (RFC 5288 §3), with ChaCha20 only the tag (RFC 7905 §2).
   package static let maximumRecordBytes = 5 + 16 * 1024 + 256
   /// What `open` needs room for (RFC 8446 §5.1).
   package static let maximumPlaintextBytes = 16 * 1024
   /// Records without data that may follow each other: tickets, key updates, empty records.
   package static let maximumIdleRecords = 64
-  /// Header, content type and tag around each record's plaintext.
-  static let recordOverheadBytes = 5 + 1 + 16
+  /// Header, nonce and tag around each record's plaintext in TLS 1.2 (RFC 5288 §3); TLS 1.3 needs
+  /// less, a content type in place of the nonce.
+  static let recordOverheadBytes = 5 + 8 + 16
   /// A KeyUpdate that goes out before the data (RFC 8446 §4.6.3), with its record.
   static let keyUpdateBytes = 5 + recordOverheadBytes
 
@@ -47,13 +51,27 @@ package enum TLSRole: Sendable {
   package init(
     _ context: TLSContext, role: TLSRole, expect: [SPIFFEID], server: SocketAddress? = nil
   ) throws(TLSSetupError) {
-    let parent = unsafe role == .client ? context.client : context.server
-    guard let ssl = unsafe SSL_new(parent) else {
+    let mesh = MeshState(context: context, role: role, expect: expect, server: server)
+    let isClient = role == .client
+    let ssl = unsafe SSL_new(isClient ? context.client : context.server)
+    try unsafe self.init(ssl, SessionState(isClient: isClient, .mesh(mesh)))
+    if let server { offerSession(server) }
+  }
+
+  /// The client's end of a connection to an outside server, over TLS 1.2 or 1.3.
+  package init(origination context: OriginationContext) throws(TLSSetupError) {
+    let origination = OriginationState(context: context)
+    let ssl = try unsafe context.makeSSL()
+    try unsafe self.init(ssl, SessionState(isClient: true, .origination(origination)))
+  }
+
+  /// Takes over the SSL object.
+  private init(_ ssl: OpaquePointer?, _ initial: SessionState) throws(TLSSetupError) {
+    guard let ssl = unsafe ssl else {
       throw TLSSetupError("SSL_new: \(OpenSSLError.takeReason())")
     }
     let state = UnsafeMutablePointer<SessionState>.allocate(capacity: 1)
-    unsafe state.initialize(
-      to: SessionState(context: context, role: role, expect: expect, server: server))
+    unsafe state.initialize(to: initial)
     let buffers = unsafe UnsafeMutableRawPointer(state).assumingMemoryBound(to: RecordBuffers.self)
     guard unsafe SSL_set_ex_data(ssl, SessionState.exDataIndex, state) == 1,
       let bio = unsafe RecordBIO.make(buffers)
@@ -64,14 +82,13 @@ package enum TLSRole: Sendable {
       throw TLSSetupError("BIO: \(OpenSSLError.takeReason())")
     }
     unsafe SSL_set_bio(ssl, bio, bio)
-    if role == .client {
+    if initial.isClient {
       unsafe SSL_set_connect_state(ssl)
     } else {
       unsafe SSL_set_accept_state(ssl)
     }
     unsafe self.ssl = unsafe ssl
     unsafe self.state = unsafe state
-    if let server { offerSession(server) }
   }
 
   deinit {
@@ -108,18 +125,18 @@ package enum TLSRole: Sendable {
       }
       return .failed(fail(error))
     }
-    guard unsafe state.pointee.role != .client || acceptsSelectedProtocol else {
+    guard unsafe !state.pointee.isClient || acceptsSelectedProtocol else {
       return .failed(fail(SSL_ERROR_SSL, "the server selected a protocol that was not offered"))
     }
-    guard agreePeer() else {
-      return .failed(fail(SSL_ERROR_SSL, "a session resumed with nobody"))
+    guard hasVerifiedPeer() else {
+      return .failed(fail(SSL_ERROR_SSL, "finished with nobody"))
     }
     phase = .established
     // Kept during the handshake, where each message would allocate them anew.
     unsafe SSL_free_buffers(ssl)
     unsafe SSL_ctrl(ssl, SSL_CTRL_MODE, Int(SSL_MODE_RELEASE_BUFFERS), nil)
     // What a server says after the client's Finished can be nothing else (RFC 8446 §4.6.1).
-    if unsafe state.pointee.role != .client {
+    if unsafe !state.pointee.isClient {
       ticketRecordsSent = unsafe state.pointee.buffers.recordsWritten
     }
     return .finished
@@ -128,7 +145,18 @@ package enum TLSRole: Sendable {
   /// Not every OpenSSL 3 checks that a server selects what was offered (RFC 7301 §3.2).
   private var acceptsSelectedProtocol: Bool {
     guard let alpn else { return true }
-    return alpn == TLSContext.culvertProtocol || alpn == TLSContext.istioProtocol
+    return switch unsafe state.pointee.purpose {
+    case .mesh: alpn == TLSContext.culvertProtocol || alpn == TLSContext.istioProtocol
+    case .origination(let origination): origination.context.material.protocols.contains(alpn)
+    }
+  }
+
+  /// Whether the peer has proved who it is; a handshake that does without is none of ours.
+  private func hasVerifiedPeer() -> Bool {
+    switch unsafe state.pointee.purpose {
+    case .mesh: agreePeer()
+    case .origination(let origination): origination.isServerVerified
+    }
   }
 
   // MARK: Records
@@ -256,8 +284,8 @@ package enum TLSRole: Sendable {
   // MARK: Failure
 
   private mutating func fail(_ error: Int32, _ reason: String? = nil) -> HandshakeFailure {
-    if phase == .handshaking, let server = unsafe state.pointee.server {
-      unsafe state.pointee.context.shared.clientSessions.forget(server)
+    if phase == .handshaking, let mesh = unsafe state.pointee.mesh, let server = mesh.server {
+      mesh.context.shared.clientSessions.forget(server)
     }
     phase = .failed
     let code = reason == nil ? ERR_peek_error() : 0
@@ -289,15 +317,20 @@ package enum TLSRole: Sendable {
 // MARK: - What was agreed
 
 extension TLSSession {
-  /// Who the peer proved to be; nil until its certificate was verified.
-  package var peer: SPIFFEID? { unsafe state.pointee.peer?.id }
+  /// Who the peer proved to be; nil until its certificate was verified, and for outside servers,
+  /// which are no workloads.
+  package var peer: SPIFFEID? { verifiedPeer?.id }
 
   /// The same, with what it takes to judge the peer again.
-  package var verifiedPeer: VerifiedPeer? { unsafe state.pointee.peer }
+  package var verifiedPeer: VerifiedPeer? { unsafe state.pointee.mesh?.peer }
 
-  /// When our own certificate ends, in Unix seconds.
+  /// When our own certificate ends, in Unix seconds; `Int64.max` if we have none to present.
   package var ownNotAfterSeconds: Int64 {
-    unsafe state.pointee.context.identity.notAfterSeconds
+    switch unsafe state.pointee.purpose {
+    case .mesh(let mesh): mesh.context.identity.notAfterSeconds
+    case .origination(let origination):
+      origination.context.material.credential?.notAfterSeconds ?? .max
+    }
   }
 
   /// Whether an earlier session was resumed, in place of certificates.
@@ -313,7 +346,8 @@ extension TLSSession {
       decoding: UnsafeBufferPointer(start: bytes, count: Int(count)), as: UTF8.self)
   }
 
-  /// The cipher suite by its RFC 8446 name, for example `TLS_AES_128_GCM_SHA256`.
+  /// The cipher suite by its RFC 8446 name, for example `TLS_AES_128_GCM_SHA256`; of TLS 1.2 by
+  /// OpenSSL's, for example `ECDHE-RSA-AES128-GCM-SHA256`.
   package var cipher: String? {
     guard let cipher = unsafe SSL_get_current_cipher(ssl),
       let name = unsafe SSL_CIPHER_get_name(cipher)
@@ -321,6 +355,6 @@ extension TLSSession {
     return unsafe String(cString: name)
   }
 
-  /// `TLSv1.3`.
+  /// `TLSv1.3`, or `TLSv1.2` with an outside server.
   package var protocolVersion: String { unsafe String(cString: SSL_get_version(ssl)) }
 }

@@ -49,7 +49,8 @@ internal import COpenSSL
     return text.count / 2
   }
 
-  private static func digit(_ character: UInt8) -> UInt8? {
+  /// The value of a hexadecimal digit.
+  static func digit(_ character: UInt8) -> UInt8? {
     switch character {
     case UInt8(ascii: "0")...UInt8(ascii: "9"): character - UInt8(ascii: "0")
     case UInt8(ascii: "a")...UInt8(ascii: "f"): character - UInt8(ascii: "a") + 10
@@ -61,6 +62,8 @@ internal import COpenSSL
 
 /// Why a session's records stay with OpenSSL; the raw value is the word in logs.
 package enum HandOverObstacle: String, Hashable, Sendable, CaseIterable {
+  /// Agreed with an outside server: another key schedule, and other records.
+  case tls12 = "tls_1_2"
   /// Not one of `CipherSuite`.
   case cipherSuite = "cipher_suite"
   /// The peer asked for smaller records (RFC 6066 §4).
@@ -78,6 +81,7 @@ extension TLSSession {
 
   /// What keeps the records with OpenSSL; nil if they can be handed over.
   package var handOverObstacle: HandOverObstacle? {
+    guard unsafe SSL_version(ssl) == TLS1_3_VERSION else { return .tls12 }
     guard let suite = cipherSuite else { return .cipherSuite }
     // Of a server: what it agreed to. A client of ours never asks.
     let fragment = unsafe SSL_SESSION_get_max_fragment_length(SSL_get_session(ssl))
@@ -101,7 +105,7 @@ extension TLSSession {
   ) -> Result {
     precondition(handOverObstacle == nil, "this session's records stay with OpenSSL")
     let count = cipherSuite?.hashBytes ?? 0
-    let isClient = unsafe state.pointee.role == .client
+    let isClient = unsafe state.pointee.isClient
     defer { unsafe state.pointee.secrets.cleanse() }
     return unsafe withUnsafeBytes(of: &state.pointee.secrets.client) { client in
       unsafe withUnsafeBytes(of: &state.pointee.secrets.server) { server in

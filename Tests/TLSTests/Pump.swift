@@ -66,7 +66,7 @@ final class End {
     }
   }
 
-  var isClient: Bool { unsafe session.state.pointee.role == .client }
+  var isClient: Bool { unsafe session.state.pointee.isClient }
 
   /// Takes one whole record from the inbox, if there is one, and gives the answer to it.
   func takeRecord() -> [UInt8]? { popRecord().map(feed) }

@@ -85,6 +85,10 @@ static inline X509 *culvert_X509_stack_value(const STACK_OF(X509) * stack, int i
   return sk_X509_value(stack, index);
 }
 
+static inline int culvert_X509_STORE_count(X509_STORE *store) {
+  return sk_X509_OBJECT_num(X509_STORE_get0_objects(store));
+}
+
 static inline int culvert_names_count(const GENERAL_NAMES *names) {
   return sk_GENERAL_NAME_num(names);
 }
