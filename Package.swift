@@ -72,6 +72,7 @@ let package = Package(
     module("Policy", ["Identity", "Net"]),
     module("Configuration", ["CLinux", "CYAML", "Identity", "Net", "Policy"]),
     module("Netfilter", ["CLinux", "CNetfilter", "Net"]),
+    module("Announcement", ["CLinux", "Net"]),
     module("TLS", ["CLinux", "COpenSSL", "Identity", "Net"]),
     module("Federation", ["CHTTPParser", "CLinux", "Identity", "Net", "TLS"]),
     module("WorkloadAPI", ["CHTTP2", "CLinux", "CWorkloadAPI", "Identity", "Net"]),
@@ -110,6 +111,7 @@ let package = Package(
       path: "Tools/WorkloadAPI", swiftSettings: strict),
 
     tests("NetTests", ["CLinux", "Net"]),
+    tests("AnnouncementTests", ["Announcement", "CLinux", "Net", "TestSupport"]),
     tests(
       "NetfilterTests",
       ["Configuration", "Identity", "Net", "Netfilter", "Policy", "culvert-init"],

@@ -8,9 +8,13 @@ package struct LoopbackListener: ~Copyable {
   private let listener: Descriptor
   package let address: SocketAddress
 
-  package init(_ family: IPAddress.Family) throws(Errno) {
+  /// `mark` and `savesSYN` as in `Socket.listener`.
+  package init(
+    _ family: IPAddress.Family, mark: UInt32? = nil, savesSYN: Bool = false
+  ) throws(Errno) {
     let loopback = family == .v4 ? IPAddress.loopbackV4 : .loopbackV6
-    let listener = try Socket.listener(on: SocketAddress(loopback, port: 0), backlog: 1)
+    let listener = try Socket.listener(
+      on: SocketAddress(loopback, port: 0), backlog: 1, mark: mark, savesSYN: savesSYN)
     try Self.setTimeout(listener, SO_RCVTIMEO)
     address = try Socket.localAddress(listener.number)
     self.listener = listener
@@ -18,9 +22,13 @@ package struct LoopbackListener: ~Copyable {
 
   /// Connects to `destination`, which leads here directly or by a redirect.
   ///
+  /// - Parameter mark: SO_MARK of the connecting socket.
   /// - Throws: EINPROGRESS or EAGAIN if it did not arrive in time.
-  package func pair(connectingTo destination: SocketAddress) throws(Errno) -> LoopbackPair {
+  package func pair(
+    connectingTo destination: SocketAddress, mark: UInt32? = nil
+  ) throws(Errno) -> LoopbackPair {
     let client = try Socket.stream(destination.address.family)
+    if let mark { try Socket.setMark(client.number, mark) }
     try Self.setTimeout(client, SO_SNDTIMEO)
     try Socket.connect(client.number, to: destination)
     let number = listener.number

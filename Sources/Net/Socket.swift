@@ -34,6 +34,17 @@ package enum Socket {
     try setOption(descriptor, level: SOL_SOCKET, SO_MARK, Int32(bitPattern: mark))
   }
 
+  /// The socket's mark; any process may ask (socket(7), SO_MARK).
+  package static func mark(_ descriptor: Int32) throws(Errno) -> UInt32 {
+    UInt32(bitPattern: try option(descriptor, level: SOL_SOCKET, SO_MARK))
+  }
+
+  /// Has a listener keep the header of each SYN until its connection is established, so that the
+  /// announcing program can look into it (tcp(7), TCP_SAVE_SYN).
+  package static func setSaveSYN(_ descriptor: Int32) throws(Errno) {
+    try setOption(descriptor, level: Int32(IPPROTO_TCP), culvert_TCP_SAVE_SYN, 1)
+  }
+
   /// Disables Nagle's algorithm: a relayed record must not wait for an acknowledgement.
   package static func setNoDelay(_ descriptor: Int32) throws(Errno) {
     try setOption(descriptor, level: Int32(IPPROTO_TCP), TCP_NODELAY, 1)
@@ -129,9 +140,14 @@ package enum Socket {
   }
 
   /// A listening TCP socket with SO_REUSEPORT, so that every worker has its own accept queue.
+  ///
+  /// - Parameters:
+  ///   - mark: set before the socket listens: that is when the announcing program looks at it, and
+  ///     never again. Accepted sockets inherit it.
+  ///   - savesSYN: see `setSaveSYN`.
   package static func listener(
     on address: SocketAddress, backlog: Int32, flags: Int32 = Int32(SOCK_CLOEXEC.rawValue),
-    takesBothFamilies: Bool = false
+    takesBothFamilies: Bool = false, mark: UInt32? = nil, savesSYN: Bool = false
   ) throws(Errno) -> Descriptor {
     let listener = try stream(address.address.family, flags: flags)
     try setOption(listener.number, level: SOL_SOCKET, SO_REUSEADDR, 1)
@@ -140,6 +156,8 @@ package enum Socket {
       try setOption(
         listener.number, level: Int32(IPPROTO_IPV6), IPV6_V6ONLY, takesBothFamilies ? 0 : 1)
     }
+    if let mark { try setMark(listener.number, mark) }
+    if savesSYN { try setSaveSYN(listener.number) }
     try bind(listener.number, to: address)
     try Errno.check { listen(listener.number, backlog) }
     return listener

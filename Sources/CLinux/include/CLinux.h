@@ -11,6 +11,7 @@
 #include <fcntl.h>
 #include <ifaddrs.h>
 #include <liburing.h>
+#include <linux/bpf.h>
 #include <linux/capability.h>
 #include <linux/filter.h>
 #include <linux/tls.h>
@@ -24,6 +25,7 @@
 #include <pthread.h>
 #include <sched.h>
 #include <signal.h>
+#include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/auxv.h>
@@ -42,6 +44,7 @@
 #include <sys/uio.h>
 #include <sys/un.h>
 #include <sys/utsname.h>
+#include <sys/vfs.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -114,6 +117,62 @@ static inline unsigned char culvert_tls_message_type(struct culvert_tls_message 
     return 0;
   }
   return *CMSG_DATA(header);
+}
+
+// bpf(2)
+
+static const int culvert_SO_NETNS_COOKIE = 71;
+static const int culvert_TCP_SAVE_SYN = 27;
+
+static const short culvert_sock_ops_op = offsetof(struct bpf_sock_ops, op);
+static const short culvert_sock_ops_argument = offsetof(struct bpf_sock_ops, args);
+static const short culvert_sock_ops_flags = offsetof(struct bpf_sock_ops, bpf_sock_ops_cb_flags);
+static const short culvert_sock_ops_socket = offsetof(struct bpf_sock_ops, sk);
+static const short culvert_sock_ops_tcp_flags = offsetof(struct bpf_sock_ops, skb_tcp_flags);
+static const short culvert_bpf_sock_mark = offsetof(struct bpf_sock, mark);
+
+// Loads a program of type BPF_PROG_TYPE_SOCK_OPS. With a log of no bytes the verifier keeps none.
+static inline int culvert_bpf_load_sock_ops(const void *instructions, unsigned count,
+                                            const char *license, char *log, unsigned log_bytes) {
+  union bpf_attr attributes;
+  memset(&attributes, 0, sizeof attributes);
+  attributes.prog_type = BPF_PROG_TYPE_SOCK_OPS;
+  attributes.expected_attach_type = BPF_CGROUP_SOCK_OPS;
+  attributes.insns = (unsigned long)instructions;
+  attributes.insn_cnt = count;
+  attributes.license = (unsigned long)license;
+  attributes.log_level = log_bytes > 0;
+  attributes.log_buf = (unsigned long)(log_bytes > 0 ? log : NULL);
+  attributes.log_size = log_bytes;
+  return (int)syscall(SYS_bpf, BPF_PROG_LOAD, &attributes, sizeof attributes);
+}
+
+static inline int culvert_bpf_link_sock_ops(int program, int cgroup) {
+  union bpf_attr attributes;
+  memset(&attributes, 0, sizeof attributes);
+  attributes.link_create.prog_fd = program;
+  attributes.link_create.target_fd = cgroup;
+  attributes.link_create.attach_type = BPF_CGROUP_SOCK_OPS;
+  return (int)syscall(SYS_bpf, BPF_LINK_CREATE, &attributes, sizeof attributes);
+}
+
+// fsopen(2), fsconfig(2) with FSCONFIG_CMD_CREATE (6), fsmount(2): Linux 5.2. The numbers, because
+// <sys/mount.h> has them from glibc 2.36 on only, and <linux/mount.h> contradicts it.
+
+static inline int culvert_fsopen(const char *type) {
+  return (int)syscall(SYS_fsopen, type, 1 /* FSOPEN_CLOEXEC */);
+}
+
+static inline int culvert_fsconfig_create(int context) {
+  return (int)syscall(SYS_fsconfig, context, 6, NULL, NULL, 0);
+}
+
+static inline int culvert_fsmount(int context) {
+  return (int)syscall(SYS_fsmount, context, 1 /* FSMOUNT_CLOEXEC */, 0);
+}
+
+static inline int culvert_openat(int directory, const char *path, int flags) {
+  return openat(directory, path, flags);
 }
 
 static inline int culvert_ioctl(int descriptor, unsigned long request, void *argument) {
