@@ -92,13 +92,14 @@ let package = Package(
     program(
       "culvert",
       [
-        "CLinux", "Configuration", "Control", "DataPlane", "Identity", "Net", "Netfilter", "TLS",
+        "CLinux", "Configuration", "Control", "DataPlane", "Identity", "Net", "Netfilter", "Policy",
+        "TLS",
       ]),
 
     .executableTarget(
       name: "culvert-microbench",
       dependencies: [
-        "DataPlane", "Identity", "Net", "Sniff", "TLS",
+        "DataPlane", "Identity", "Net", "Policy", "Sniff", "TLS",
         .product(name: "ArgumentParser", package: "swift-argument-parser"),
       ],
       path: "Tools/Bench/Micro", swiftSettings: strict),

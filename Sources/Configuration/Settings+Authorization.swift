@@ -62,10 +62,10 @@ extension AuthorizationRule {
 
 extension [String: Field] {
   /// What a property must be, and what it must not be; empty if the rule does not say.
-  fileprivate func contrary<Value: Hashable>(
+  fileprivate func contrary<Item: Hashable>(
     _ wanted: AuthorizationField, _ unwanted: AuthorizationField,
-    read: (Field) throws(Problem) -> Value
-  ) throws(Problem) -> ([Value], [Value]) {
+    read: (Field) throws(Problem) -> Item
+  ) throws(Problem) -> ([Item], [Item]) {
     let (wantedValues, _) = try distinct(wanted, read: read)
     let (unwantedValues, unwantedItems) = try distinct(unwanted, read: read)
     let seen = Set(wantedValues)
@@ -75,13 +75,13 @@ extension [String: Field] {
     return (wantedValues, unwantedValues)
   }
 
-  private func distinct<Value: Hashable>(
-    _ field: AuthorizationField, read: (Field) throws(Problem) -> Value
-  ) throws(Problem) -> (values: [Value], items: [Field]) {
+  private func distinct<Item: Hashable>(
+    _ field: AuthorizationField, read: (Field) throws(Problem) -> Item
+  ) throws(Problem) -> (values: [Item], items: [Field]) {
     guard let list = self[field.rawValue] else { return ([], []) }
     let items = try list.nonEmptyItems()
-    var values: [Value] = []
-    var seen: Set<Value> = []
+    var values: [Item] = []
+    var seen: Set<Item> = []
     for item in items {
       let value = try read(item)
       guard seen.insert(value).inserted else {

@@ -1,4 +1,4 @@
-internal import Identity
+package import Identity
 internal import Net
 internal import Policy
 
@@ -30,7 +30,7 @@ extension Settings {
   }
 
   /// The trust domains that will have a bundle; nil if only their sources know.
-  var trustedDomains: Set<TrustDomain>? {
+  package var trustedDomains: Set<TrustDomain>? {
     var domains: Set<TrustDomain> = []
     switch identity {
     case .files: break

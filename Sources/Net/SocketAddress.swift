@@ -24,6 +24,21 @@ package struct SocketAddress: Hashable, Sendable, CustomStringConvertible {
 }
 
 extension SocketAddress {
+  /// Reads `IP:PORT`, IPv6 in brackets, port 1 to 65535; no name and no interface.
+  package init?(_ text: String) {
+    guard let colon = text.utf8.lastIndex(of: UInt8(ascii: ":")) else { return nil }
+    let digits = text.utf8[text.utf8.index(after: colon)...]
+    var host = text.utf8[..<colon]
+    let isBracketed = host.first == UInt8(ascii: "[") && host.last == UInt8(ascii: "]")
+    if isBracketed { host = host.dropFirst().dropLast() }
+    guard host.contains(UInt8(ascii: ":")) == isBracketed,
+      let address = IPAddress(String(Substring(host))),
+      digits.allSatisfy({ (48...57).contains($0) }), digits.first != UInt8(ascii: "0"),
+      let port = UInt16(Substring(digits))
+    else { return nil }
+    self.init(address, port: port)
+  }
+
   /// Reads what the kernel wrote: AF_INET or AF_INET6, v4-mapped becoming IPv4; nil for others.
   package init?(_ storage: borrowing sockaddr_storage) {
     let copy = copy storage

@@ -1,4 +1,4 @@
-package import Identity
+internal import Identity
 package import Net
 
 /// What an authorization rule does with the connections it matches.

@@ -213,14 +213,14 @@ import Testing
       "principals: [\"*\", \"*/a\", \"*\"]",
       "5:53: authorization[0].principals[2]: \"*\" is in the list already"
     ),
-    ("notPorts: [80, 80]", "5:44: authorization[0].notPorts[1]: \"80\" is in the list already"),
+    ("notPorts: [80, 80]", "5:43: authorization[0].notPorts[1]: \"80\" is in the list already"),
     (
       "sources: [10.0.0.1, 10.0.0.1/32]",
-      "5:49: authorization[0].sources[1]: \"10.0.0.1/32\" is in the list already"
+      "5:48: authorization[0].sources[1]: \"10.0.0.1/32\" is in the list already"
     ),
     (
       "namespaces: [a, \"b*\"], notNamespaces: [c, \"b*\"]",
-      "5:71: authorization[0].notNamespaces[1]: \"b*\" is in namespaces as well"
+      "5:70: authorization[0].notNamespaces[1]: \"b*\" is in namespaces as well"
     ),
     (
       "notSources: [10.0.0.0/8], sources: [10.0.0.0/8]",

@@ -44,6 +44,18 @@ import Testing
     #expect(original.description == text)
   }
 
+  @Test(arguments: ["10.0.0.1:80", "[fd00::1]:65535", "[::]:1"])
+  func aTextAndBackIsTheSame(text: String) {
+    #expect(SocketAddress(text)?.description == text)
+  }
+
+  @Test(arguments: [
+    "", ":", "10.0.0.1", "10.0.0.1:", ":80", "10.0.0.1:0", "10.0.0.1:080", "10.0.0.1:65536",
+    "10.0.0.1:+1", "[10.0.0.1]:80", "fd00::1:80", "[fd00::1]", "[fd00::1:80", "fd00::1]:80",
+    "[fe80::1%3]:80", "localhost:80", "[]:80", "10.0.0.1:80 ",
+  ])
+  func nothingElseIsASocketAddress(text: String) { #expect(SocketAddress(text) == nil) }
+
   @Test func anotherFamilyIsNoSocketAddress() {
     var storage = SocketAddress(.loopbackV4, port: 1).storage.0
     storage.ss_family = 1

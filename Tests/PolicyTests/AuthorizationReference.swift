@@ -27,9 +27,10 @@ struct Reference {
 
   let rules: [AuthorizationRule]
 
-  func judge(_ connection: Connection) -> AuthorizationVerdict {
-    let counted = decide(connection) { _ in true }
-    let outcome = decide(connection) { !$0.isAudit }
+  /// - Parameter matching: for each rule, whether it `matches`.
+  func judge(matching: [Bool]) -> AuthorizationVerdict {
+    let counted = decide(matching) { _ in true }
+    let outcome = decide(matching) { !$0.isAudit }
     let isByAudit = counted.rule.map { rules[$0].isAudit } == true
     return AuthorizationVerdict(
       outcome: outcome,
@@ -37,13 +38,13 @@ struct Reference {
   }
 
   private func decide(
-    _ connection: Connection, counting: (AuthorizationRule) -> Bool
+    _ matching: [Bool], counting: (AuthorizationRule) -> Bool
   ) -> AuthorizationOutcome {
     var hasAllowRule = false
     for action in [AuthorizationAction.deny, .allow] {
       for (index, rule) in rules.enumerated() where rule.action == action && counting(rule) {
         if action == .allow { hasAllowRule = true }
-        guard Self.matches(rule, connection) else { continue }
+        guard matching[index] else { continue }
         return action == .deny ? .denied(rule: index) : .allowed(rule: index)
       }
     }

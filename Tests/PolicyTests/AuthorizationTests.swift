@@ -47,7 +47,7 @@ private func facts(
 }
 
 /// Who is let in by which rules, as Istio's AuthorizationPolicy has it.
-@Suite struct `Authorization` {
+@Suite struct `Authorization by rules` {
   @Test func `without rules lets everyone in`() throws {
     for principal in [nil, web] {
       #expect(
@@ -147,12 +147,13 @@ private func facts(
 }
 
 @Suite struct `Who has no identity` {
-  private static let fields: [WritableKeyPath<AuthorizationRule, [TextPattern]> & Sendable] = [
+  private static let fields: [any WritableKeyPath<AuthorizationRule, [TextPattern]> & Sendable] = [
     \.principals, \.trustDomains, \.namespaces, \.serviceAccounts,
   ]
-  private static let notFields: [WritableKeyPath<AuthorizationRule, [TextPattern]> & Sendable] = [
-    \.notPrincipals, \.notTrustDomains, \.notNamespaces, \.notServiceAccounts,
-  ]
+  private static let notFields: [any WritableKeyPath<AuthorizationRule, [TextPattern]> & Sendable] =
+    [
+      \.notPrincipals, \.notTrustDomains, \.notNamespaces, \.notServiceAccounts,
+    ]
   private static let any: [TextPattern] = [
     .present, .prefix(""), .suffix(""), .exact(""), .exact(web), .prefix("s"), .suffix("b"),
   ]
