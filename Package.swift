@@ -83,8 +83,8 @@ let package = Package(
     module(
       "Control",
       [
-        "CLinux", "Configuration", "DataPlane", "Federation", "Identity", "Net", "Policy", "TLS",
-        "Telemetry", "WorkloadAPI",
+        "Announcement", "CLinux", "Configuration", "DataPlane", "Federation", "Identity", "Net",
+        "Policy", "TLS", "Telemetry", "WorkloadAPI",
       ]),
 
     program("culvert-init", ["Configuration", "Net", "Netfilter", "Policy"]),
@@ -121,7 +121,7 @@ let package = Package(
       "ControlTests",
       [
         "CLinux", "Configuration", "Control", "DataPlane", "Federation", "Identity", "Net",
-        "Netfilter", "TLS", "TestSupport", "WorkloadAPI", "culvert",
+        "Netfilter", "TLS", "Telemetry", "TestSupport", "WorkloadAPI", "culvert",
       ]),
     tests("IdentityTests", ["Identity"]),
     tests("PolicyTests", ["Identity", "Net", "Policy"]),

@@ -5,17 +5,14 @@ internal import Policy
 extension Settings {
   init(_ root: Field, directory: String) throws(Problem) {
     let fields = try root.fields([
-      "workload", "listeners", "inbound", "outbound", "authorization", "interception", "limits",
-      "dataPlane",
-      "workers",
-      "admin",
+      "workload", "listeners", "inbound", "outbound", "discovery", "authorization",
+      "interception", "limits", "dataPlane", "workers", "admin",
     ])
     try self.init(workload: fields.required("workload", in: root), directory: directory)
     if let field = fields["listeners"] { listeners = try ListenerPorts(field) }
     if let field = fields["inbound"] { inbound = try InboundPolicy(field) }
-    if let field = fields["outbound"] {
-      outbound = try OutboundPolicy(field, trusted: trustedDomains)
-    }
+    if let field = fields["outbound"] { try readOutbound(field, directory: directory) }
+    if let field = fields["discovery"] { discovery = try DiscoverySettings(field) }
     if let field = fields["authorization"] {
       authorization = try Authorization(field, trusted: trustedDomains)
     }
@@ -53,74 +50,6 @@ extension ListenerPorts {
       throw field.problem(
         "the ports must differ: outboundPort \(outboundPort), inboundPort \(inboundPort),"
           + " meshPort \(meshPort)")
-    }
-  }
-}
-
-extension InboundPolicy {
-  fileprivate init(_ field: Field) throws(Problem) {
-    self.init()
-    let fields = try field.fields(["mode", "ports"])
-    if let field = fields["mode"] { mode = try field.choice(InboundMode.self) }
-    guard let ports = fields["ports"] else { return }
-    for (key, mark, value) in try ports.entries() {
-      guard let port = Field.decimal(key[...]).flatMap(UInt16.init(exactly:)), port > 0 else {
-        throw Problem(
-          mark, "\(ports.path): expected a port from 1 to 65535, found \(YAMLNode.quote(key))")
-      }
-      self.ports[port] = try value.choice(InboundMode.self)
-    }
-  }
-}
-
-extension OutboundPolicy {
-  /// `trusted` are the trust domains that have a bundle, if the file says which: nobody else's
-  /// identity can ever verify.
-  fileprivate init(_ field: Field, trusted: Set<TrustDomain>?) throws(Problem) {
-    self.init()
-    let fields = try field.fields(["mode", "rules", "peers"])
-    if let field = fields["mode"] { mode = try field.choice(OutboundMode.self) }
-    if let field = fields["rules"] {
-      for item in try field.items() { rules.append(try OutboundRule(item, trusted: trusted)) }
-    }
-    if let field = fields["peers"] { peers = try Self.peers(field, trusted: trusted) }
-  }
-
-  private static func peers(
-    _ field: Field, trusted: Set<TrustDomain>?
-  ) throws(Problem) -> [Peer] {
-    var peers: [Peer] = []
-    var seen: Set<CIDR> = []
-    for item in try field.items() {
-      let fields = try item.fields(["address", "identity"])
-      let address = try fields.required("address", in: item)
-      let range = try address.cidr()
-      guard seen.insert(range).inserted else {
-        throw address.problem("\"\(range)\" already has an entry")
-      }
-      let identity = try fields.required("identity", in: item).workloadID(trusted: trusted)
-      peers.append(Peer(address: range, identity: identity))
-    }
-    return peers
-  }
-}
-
-extension OutboundRule {
-  fileprivate init(_ field: Field, trusted: Set<TrustDomain>?) throws(Problem) {
-    let fields = try field.fields(["to", "ports", "action", "expect"])
-    let to = try fields.required("to", in: field)
-    // An empty list would match nothing here, and every port below.
-    _ = try to.nonEmptyItems()
-    _ = try fields["ports"]?.nonEmptyItems()
-    self.init(
-      to: try to.cidrs(), ports: try fields["ports"]?.ports() ?? PortSet(),
-      action: try fields.required("action", in: field).choice(OutboundAction.self))
-    guard let list = fields["expect"] else { return }
-    guard action == .mtls else {
-      throw list.problem("goes with action mtls only, the action here is \(action.rawValue)")
-    }
-    for item in try list.nonEmptyItems() {
-      expect.append(try item.workloadID(trusted: trusted))
     }
   }
 }

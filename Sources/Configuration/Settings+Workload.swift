@@ -6,7 +6,7 @@ internal import Policy
 extension Settings {
   init(workload: Field, directory: String) throws(Problem) {
     let fields = try workload.fields([
-      "identity", "trustBundles", "connectionLifetime", "bundleEndpoint",
+      "identity", "trustBundles", "connectionLifetime", "bundleEndpoint", "holdUntilReady",
     ])
     let identity = try fields.required("identity", in: workload)
     let parts = try identity.fields([
@@ -26,6 +26,7 @@ extension Settings {
     if let field = fields["connectionLifetime"] {
       connectionLifetime = try field.choice(ConnectionLifetime.self)
     }
+    if let field = fields["holdUntilReady"] { holdUntilReady = try field.boolean() }
     if let field = fields["bundleEndpoint"] { bundleEndpoint = try BundleEndpoint(field) }
   }
 

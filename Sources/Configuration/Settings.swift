@@ -10,10 +10,17 @@ package struct Settings: Hashable, Sendable {
   package var startupDeadlineMilliseconds = 30_000
   package var trustBundles: [TrustBundleSource]
   package var connectionLifetime = ConnectionLifetime.unlimited
+  /// Hold every connection while an identity is awaited, not only those that turn out to need one.
+  package var holdUntilReady = false
   package var bundleEndpoint: BundleEndpoint?
   package var listeners = ListenerPorts()
   package var inbound = InboundPolicy()
   package var outbound = OutboundPolicy()
+  /// `outbound.peers`, as it stands in the file; `outbound.peers` is made of them.
+  package var peers: [Peer] = []
+  /// `outbound.peersFile`: absolute path; its peers come on top of `outbound.peers`.
+  package var peersFile: String?
+  package var discovery = DiscoverySettings()
   package var authorization = Authorization()
   package var interception = Interception()
   package var limits = Limits()

@@ -27,11 +27,13 @@ package struct ControlLoop: ~Copyable {
   static let logIntervalMilliseconds: Int64 = 50
 
   static let forgetSessionsMilliseconds: Int64 = 60_000
+  /// How long a new pin may wait to be written down.
+  static let pinsLookMilliseconds: Int64 = 1000
 
   /// How long the last lines of the log are waited for when the proxy ends.
   static let lastLinesMilliseconds: Int64 = 1000
 
-  private enum Phase {
+  enum Phase {
     case serving
     /// Until `deadline`, or until nothing has been open since `quietSince` for long enough.
     case draining(deadline: Int64, quietSince: Int64?)
@@ -39,29 +41,33 @@ package struct ControlLoop: ~Copyable {
     case done
   }
 
-  private let path: String
-  private let plane: DataPlane
+  let path: String
+  let plane: DataPlane
   private let signals: Descriptor
-  private let startedAt = Clock.milliseconds()
-  private var settings: Settings
-  private var epoch: NamespaceEpoch
-  private let identity: IdentityManager
+  let startedAt = Clock.milliseconds()
+  var settings: Settings
+  /// What the settings need from other files, as it is in force.
+  private var policy: LoadedPolicy
+  var epoch: NamespaceEpoch
+  let identity: IdentityManager
   /// The trust under which peers were verified last.
   private var verifiedTrustEpoch: UInt64
   /// When an identity that could not be installed is tried again.
   private var installAt: Int64?
   private var forgetSessionsAt: Int64 = 0
   private var bundleServer: BundleServer
+  let announcing: Announcing
+  private var pinsFile: PinsFile?
   private var files: FileWatch
-  private var admin: AdminServer
-  private var phase = Phase.serving
+  var admin: AdminServer
+  var phase = Phase.serving
   private var reloadAt: Int64?
   private var retriesLeft = 0
-  private var lastReloadError: String?
-  private var droppedLogLines: UInt64 = 0
-  private var log = LogWriter()
+  var lastReloadError: String?
+  var droppedLogLines: UInt64 = 0
+  var log = LogWriter()
   /// When the lines that wait are taken; nil while none do.
-  private var recordsAt: Int64?
+  var recordsAt: Int64?
 
   /// Loads, binds, drops privileges and starts the workers. When this returns, connections are
   /// served.
@@ -76,21 +82,31 @@ package struct ControlLoop: ~Copyable {
     let backend = Self.chooseBackend()
     let workers = limits.workers ?? Privileges.availableProcessors
     let room = Self.makeRoom(limits.limits, workers: workers)
+    let announcing = Announcing(limits)
+    if let reason = announcing.reason {
+      Diagnostics.write("mesh is not announced in the TCP handshake: \(reason)")
+    }
     try Self.dropPrivileges()
     // Watched before they are read, and read with no more rights than a reload will have.
     let files = try Self.watch(limits.watchedFiles(configuration: path))
     let settings = try Settings.loadText(path: path)
     let identity = try IdentityManager(
       settings, mark: UInt32(settings.interception.mark), now: Clock.milliseconds())
-    let epoch = NamespaceEpoch(settings, identity.state, number: 1)
+    let policy = try LoadedPolicy(settings)
+    let epoch = NamespaceEpoch(settings, policy, identity.state, number: 1)
     _ = identity.takeChange()
     let bundleServer = try BundleServer(settings.bundleEndpoint, identity)
     let admin = try AdminServer(path: settings.adminSocket)
+    let pinsFile = settings.outbound.pins.map { PinsFile($0, configuration: path) }
+    let pins = try pinsFile?.read() ?? []
     let plane = try Self.startPlane(
-      settings, epoch, workers: workers, backend: backend, connectionSlots: room)
+      settings, epoch, workers: workers, backend: backend, connectionSlots: room,
+      announces: announcing.state == .works)
+    plane.pins.restore(pins)
     self.init(
-      path: path, plane: plane, signals: signals, settings: settings, epoch: epoch,
-      identity: identity, bundleServer: bundleServer, files: files, admin: admin)
+      path: path, plane: plane, signals: signals, settings: settings, policy: policy, epoch: epoch,
+      identity: identity, announcing: announcing, bundleServer: bundleServer, pinsFile: pinsFile,
+      files: files, admin: admin)
     self.files.watch(settings.watchedFiles(configuration: path))
     let listeners = plane.listeners.map { "\($0.direction.rawValue) \($0.address)" }
     Diagnostics.write(
@@ -100,16 +116,20 @@ package struct ControlLoop: ~Copyable {
 
   private init(
     path: String, plane: DataPlane, signals: consuming Descriptor, settings: Settings,
-    epoch: NamespaceEpoch, identity: IdentityManager, bundleServer: consuming BundleServer,
-    files: consuming FileWatch, admin: consuming AdminServer
+    policy: LoadedPolicy, epoch: NamespaceEpoch, identity: IdentityManager,
+    announcing: consuming Announcing, bundleServer: consuming BundleServer,
+    pinsFile: PinsFile?, files: consuming FileWatch, admin: consuming AdminServer
   ) {
     self.path = path
     self.plane = plane
     self.signals = signals
     self.settings = settings
+    self.policy = policy
     self.epoch = epoch
     self.identity = identity
     verifiedTrustEpoch = identity.trust.epoch
+    self.announcing = announcing
+    self.pinsFile = pinsFile
     self.bundleServer = bundleServer
     self.files = files
     self.admin = admin
@@ -171,11 +191,11 @@ package struct ControlLoop: ~Copyable {
 
   private static func startPlane(
     _ settings: Settings, _ epoch: NamespaceEpoch, workers: Int, backend: BackendKind,
-    connectionSlots: Int
+    connectionSlots: Int, announces: Bool
   ) throws(LoadError) -> DataPlane {
     let setup = NamespaceSetup(
       epoch: epoch, ports: ListenerPortSet(settings.listeners),
-      mark: UInt32(settings.interception.mark))
+      mark: UInt32(settings.interception.mark), announces: announces)
     let kernel = try tryKernel(settings.dataPlane.kernelTLS)
     do throws(DataPlaneError) {
       return try DataPlane(
@@ -233,11 +253,13 @@ package struct ControlLoop: ~Copyable {
       followIdentity(now)
       forgetEndedSessions(now)
       bundleServer.serve(now: now)
+      pinsFile?.write(plane.pins, now: now)
       let hasAdmin = polled[adminStart..<adminEnd].contains { $0.revents != 0 }
       if hasAdmin || admin.hasClients { serveAdmin(now) }
       advanceDrain(now)
     }
     plane.stop()
+    pinsFile?.write(plane.pins, now: Clock.milliseconds(), atOnce: true)
     takeRecords()
     log.flush(milliseconds: Self.lastLinesMilliseconds)
     Diagnostics.write("stopped")
@@ -249,6 +271,12 @@ package struct ControlLoop: ~Copyable {
       wait = min(wait, max(0, due - Clock.milliseconds()))
     }
     if admin.hasClients || bundleServer.hasClients { wait = min(wait, 1000) }
+    if let pins = pinsFile?.waitMilliseconds(plane.pins, now: Clock.milliseconds()) {
+      wait = min(wait, pins)
+    } else if pinsFile != nil {
+      // No descriptor tells of a pin.
+      wait = min(wait, Self.pinsLookMilliseconds)
+    }
     wait = min(wait, identity.waitMilliseconds(now: Clock.milliseconds()))
     switch phase {
     case .serving: break
@@ -288,9 +316,10 @@ package struct ControlLoop: ~Copyable {
       if let change = settings.firstChangeThatNeedsRestart(from: self.settings) {
         throw LoadError(description: "\(path): \(change) has changed, which needs a restart")
       }
+      let policy = try LoadedPolicy(settings)
       try identity.reload(settings, now: now)
       _ = identity.takeChange()
-      try install(settings, now)
+      try install(settings, policy, now)
       lastReloadError = nil
       files.watch(settings.watchedFiles(configuration: path))
       Diagnostics.write("configuration loaded, epoch \(epoch.number)")
@@ -313,7 +342,7 @@ package struct ControlLoop: ~Copyable {
     let isDue = installAt.map { now >= $0 } ?? false
     guard identity.takeChange() || isDue else { return }
     do throws(LoadError) {
-      try install(settings, now)
+      try install(settings, policy, now)
     } catch {
       Diagnostics.write("identity not installed, epoch \(epoch.number) stays: \(error)")
     }
@@ -321,8 +350,10 @@ package struct ControlLoop: ~Copyable {
 
   /// Puts settings and identity in force together. Peers whom the identity does not trust any more
   /// are marked first, so that a worker finds them when the epoch comes.
-  private mutating func install(_ settings: Settings, _ now: Int64) throws(LoadError) {
-    let next = NamespaceEpoch(settings, identity.state, number: epoch.number + 1)
+  private mutating func install(
+    _ settings: Settings, _ policy: LoadedPolicy, _ now: Int64
+  ) throws(LoadError) {
+    let next = NamespaceEpoch(settings, policy, identity.state, number: epoch.number + 1)
     do {
       let trust = identity.trust
       if trust.epoch != verifiedTrustEpoch {
@@ -340,6 +371,7 @@ package struct ControlLoop: ~Copyable {
       throw LoadError(description: "\(error)")
     }
     self.settings = settings
+    self.policy = policy
     epoch = next
     installAt = nil
     identity.noteInstallation(nil)
@@ -389,42 +421,6 @@ package struct ControlLoop: ~Copyable {
     case .finishing(let until):
       if now >= until || plane.openConnections == 0 { phase = .done }
     }
-  }
-
-  // MARK: Log and status
-
-  private mutating func takeRecords() {
-    recordsAt = nil
-    let (records, queueDropped) = plane.records.take()
-    var dropped = queueDropped
-    for record in records where !log.append(record.text) { dropped += 1 }
-    log.writeWhatFits()
-    guard dropped > 0 else { return }
-    if droppedLogLines == 0 {
-      Diagnostics.write("the connection log is not read fast enough; lines are dropped and counted")
-    }
-    droppedLogLines += dropped
-  }
-
-  private mutating func serveAdmin(_ now: Int64) {
-    let report = statusReport(now)
-    let (identity, plane) = (identity, plane)
-    admin.serve(now: now) { request in
-      switch request {
-      case .status: AdminResponse(status: report)
-      case .identity: AdminResponse(identity: IdentityReport(identity, plane.peers))
-      case .metrics: AdminResponse(metrics: MetricsText.text(report))
-      }
-    }
-  }
-
-  private func statusReport(_ now: Int64) -> StatusReport {
-    var isDraining = false
-    if case .serving = phase {} else { isDraining = true }
-    return StatusReport(
-      epoch: epoch, identity: identity, settings: settings, configuration: path, plane: plane,
-      uptimeSeconds: (now - startedAt) / 1000, lastReloadError: lastReloadError,
-      isDraining: isDraining, droppedLogLines: droppedLogLines)
   }
 }
 

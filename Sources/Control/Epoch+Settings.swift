@@ -11,10 +11,14 @@ package struct LoadError: Error, Sendable, CustomStringConvertible {
 }
 
 extension NamespaceEpoch {
-  convenience init(_ settings: Settings, _ identity: IdentityState, number: UInt64) {
+  convenience init(
+    _ settings: Settings, _ policy: LoadedPolicy, _ identity: IdentityState, number: UInt64
+  ) {
     self.init(
       number: number, identity: identity, connectionLifetime: settings.connectionLifetime,
-      inbound: settings.inbound, outbound: settings.outbound,
+      holdsUntilReady: settings.holdUntilReady, inbound: settings.inbound,
+      outbound: policy.outbound, originations: policy.originations,
+      discovery: settings.discovery, authorization: settings.authorization,
       limits: ConnectionLimits(settings.limits),
       records: RecordSettings(
         kernelTLS: settings.dataPlane.kernelTLS,
@@ -41,6 +45,7 @@ extension Settings {
   package static func check(path: String) throws(LoadError) -> String {
     let settings = try loadText(path: path)
     let identity = try IdentityManager(settings, mark: 0, now: Clock.milliseconds())
+    _ = try LoadedPolicy(settings)
     return
       "identity \(identity.inForce?.material.id.description ?? "from elsewhere, not asked for")"
   }
@@ -56,7 +61,7 @@ extension Settings {
 
   /// Every file whose change is a reason to reload.
   func watchedFiles(configuration: String) -> [String] {
-    var files = [configuration]
+    var files = [configuration] + policyFiles
     switch identity {
     case .files(let own): files += [own.certificate, own.privateKey]
     // What it gives is its own to renew.
@@ -81,6 +86,8 @@ extension Settings {
     if dataPlane.kernelTLS != running.dataPlane.kernelTLS { return "dataPlane.kernelTLS" }
     if adminSocket != running.adminSocket { return "admin.socket" }
     if !identity.isSameSource(as: running.identity) { return "workload.identity" }
+    if discovery.announce != running.discovery.announce { return "discovery.announce" }
+    if outbound.pins.map(\.file) != running.outbound.pins.map(\.file) { return "outbound.pins" }
     if bundleEndpoint != running.bundleEndpoint { return "workload.bundleEndpoint" }
     if interception.mark != running.interception.mark { return "interception.mark" }
     return nil

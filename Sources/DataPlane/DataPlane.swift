@@ -89,11 +89,16 @@ package struct NamespaceSetup {
   package var epoch: NamespaceEpoch
   package var ports: ListenerPortSet
   package var mark: UInt32
+  /// Whether a program is there that announces mesh in the TCP handshake.
+  package var announces: Bool
 
-  package init(epoch: NamespaceEpoch, ports: ListenerPortSet, mark: UInt32) {
+  package init(
+    epoch: NamespaceEpoch, ports: ListenerPortSet, mark: UInt32, announces: Bool = false
+  ) {
     self.epoch = epoch
     self.ports = ports
     self.mark = mark
+    self.announces = announces
   }
 }
 
@@ -145,21 +150,31 @@ package final class DataPlane {
   private static func state(
     _ namespace: NamespaceSetup, _ kernel: KernelVerdict, _ tls: SharedTLSState
   ) throws(DataPlaneError) -> NamespaceState {
-    NamespaceState(
-      epoch: namespace.epoch, context: try context(namespace.epoch, kernel, tls),
-      ownID: namespace.epoch.identity.material?.id, ports: namespace.ports, mark: namespace.mark)
+    let contexts = try contexts(namespace.epoch, kernel, tls)
+    return NamespaceState(
+      epoch: namespace.epoch, context: contexts.mesh, originations: contexts.originations,
+      ownID: namespace.epoch.identity.material?.id, ports: namespace.ports, mark: namespace.mark,
+      announces: namespace.announces)
   }
 
   /// Where the kernel is required, only what it can do for a connection's whole life is negotiated.
-  private static func context(
+  private static func contexts(
     _ epoch: NamespaceEpoch, _ kernel: KernelVerdict, _ tls: SharedTLSState
-  ) throws(DataPlaneError) -> TLSContext? {
-    guard let identity = epoch.identity.material else { return nil }
+  ) throws(DataPlaneError) -> WorkerContexts {
     let isRequired = epoch.records.kernelTLS == .require
+    var contexts = WorkerContexts()
     do throws(TLSSetupError) {
-      return try TLSContext(
-        identity, suites: isRequired ? kernel.sufficientSuites : CipherSuite.allCases,
-        shared: tls)
+      if let identity = epoch.identity.material {
+        contexts.mesh = try TLSContext(
+          identity, suites: isRequired ? kernel.sufficientSuites : CipherSuite.allCases,
+          shared: tls)
+      }
+      for (rule, material) in epoch.originations {
+        contexts.originations[rule] = Origination(
+          context: try OriginationContext(material),
+          takesBareEnd: epoch.outbound.rules[rule].origination?.missingCloseNotify == .end)
+      }
+      return contexts
     } catch {
       throw DataPlaneError(description: "OpenSSL: \(error)")
     }
@@ -182,7 +197,9 @@ package final class DataPlane {
       let address = SocketAddress(address, port: port)
       do throws(Errno) {
         listeners.append(
-          try Listener(direction, on: address, namespace: 0, flags: flags, mark: namespace.mark))
+          try Listener(
+            direction, on: address, namespace: 0, flags: flags, mark: namespace.mark,
+            announces: namespace.announces && direction == .inbound))
       } catch Errno(EAFNOSUPPORT) where address.address.family == .v6 {
         continue  // A kernel without IPv6 has no IPv6 traffic to take.
       } catch Errno.addressNotAvailable where address.address.family == .v6 {
@@ -233,11 +250,11 @@ package final class DataPlane {
   /// New connections are judged by the epoch as soon as each worker has taken it, within a loop.
   /// If this throws, no worker has.
   package func install(_ epoch: NamespaceEpoch) throws(DataPlaneError) {
-    var contexts: [TLSContext?] = []
-    for _ in links { contexts.append(try Self.context(epoch, kernel, tls)) }
+    var contexts: [WorkerContexts] = []
+    for _ in links { contexts.append(try Self.contexts(epoch, kernel, tls)) }
     if let identity = epoch.identity.material { tls.forgetSessions(allBut: identity) }
-    for (link, context) in zip(links, contexts) {
-      link.give(.install(epoch, context, namespace: 0))
+    for (link, contexts) in zip(links, contexts) {
+      link.give(.install(epoch, contexts, namespace: 0))
     }
   }
 
@@ -263,7 +280,17 @@ package final class DataPlane {
     threads.removeAll()
   }
 
+  /// Ends live connections that would not be let in, or sent, now.
+  package func enforce() { for link in links { link.give(.enforce) } }
+
   package var records: RecordQueue { shared.records }
+
+  package var pins: Pins { shared.pins }
+
+  package var sightings: Sightings { shared.sightings }
+
+  /// Addresses whose mesh port has answered, or not, a moment ago.
+  package var meshAnswers: (mesh: Int, noMesh: Int) { shared.meshAnswers.counts }
 
   package var openConnections: Int { shared.openConnections.load(ordering: .relaxed) }
 }

@@ -7,21 +7,34 @@ package final class NamespaceEpoch: Sendable {
   package let number: UInt64
   package let identity: IdentityState
   package let connectionLifetime: ConnectionLifetime
+  /// Whether every connection is held while an identity is awaited.
+  package let holdsUntilReady: Bool
   package let inbound: InboundPolicy
   package let outbound: OutboundPolicy
+  /// What the rules that originate TLS need, by their index.
+  package let originations: [Int: OriginationMaterial]
+  package let discovery: DiscoverySettings
+  package let authorization: Authorization
   package let limits: ConnectionLimits
   package let records: RecordSettings
 
   package init(
     number: UInt64, identity: IdentityState, connectionLifetime: ConnectionLifetime,
-    inbound: InboundPolicy,
-    outbound: OutboundPolicy, limits: ConnectionLimits, records: RecordSettings
+    holdsUntilReady: Bool = false, inbound: InboundPolicy, outbound: OutboundPolicy,
+    originations: [Int: OriginationMaterial] = [:],
+    discovery: DiscoverySettings = DiscoverySettings(),
+    authorization: Authorization = Authorization(), limits: ConnectionLimits,
+    records: RecordSettings
   ) {
     self.number = number
     self.identity = identity
     self.connectionLifetime = connectionLifetime
+    self.holdsUntilReady = holdsUntilReady
     self.inbound = inbound
     self.outbound = outbound
+    self.originations = originations
+    self.discovery = discovery
+    self.authorization = authorization
     self.limits = limits
     self.records = records
   }

@@ -10,11 +10,29 @@ struct NamespaceState {
   var epoch: NamespaceEpoch
   /// nil while there is no identity.
   var context: TLSContext?
+  /// Of the rules that originate TLS, by their index.
+  var originations: [Int: Origination]
   /// Whom the connection log names as ourselves, also when the identity has gone again.
   var ownID: SPIFFEID?
   let ports: ListenerPortSet
   /// SO_MARK of every socket dialled for it.
   let mark: UInt32
+  /// Whether its sockets can announce mesh.
+  let announces: Bool
+}
+
+/// TLS to a server outside the mesh.
+struct Origination {
+  let context: OriginationContext
+  /// Whether the end of a stream without close_notify is an end and no truncation.
+  let takesBareEnd: Bool
+}
+
+/// The TLS contexts of one worker and one epoch.
+struct WorkerContexts {
+  /// nil while there is no identity.
+  var mesh: TLSContext?
+  var originations: [Int: Origination] = [:]
 }
 
 /// A listener and what has become of its accept.
@@ -58,6 +76,7 @@ struct Worker<IO: Backend & ~Copyable>: ~Copyable {
   var blocks = BlockCache()
   var ciphers: CipherContexts
   var layers = RecordLayerPool()
+  var probes = MeshProbes()
   /// Bytes in blocks of connections that are not relayed yet.
   var undecidedBytes = 0
   var namespaces: [NamespaceState]
@@ -172,8 +191,9 @@ extension Worker where IO: ~Copyable {
   private mutating func ordersWaiting() {
     for order in link.take() {
       switch order {
-      case .install(let epoch, let context, let namespace):
-        install(epoch, context, namespace)
+      case .install(let epoch, let contexts, let namespace):
+        install(epoch, contexts, namespace)
+      case .enforce: enforceAll()
       case .drain: drainInbound()
       case .finish: finishAll()
       case .stop: stopAll()

@@ -9,9 +9,11 @@ package import Telemetry
 ///
 /// Sendable although a context is not: it is made for one worker and given away with the order.
 enum Order: @unchecked Sendable {
-  /// New connections of the namespace are judged by this from now on. The context is made for this
-  /// worker and handed over; without one there is no identity.
-  case install(NamespaceEpoch, TLSContext?, namespace: Int)
+  /// New connections of the namespace are judged by this from now on. The contexts are made for
+  /// this worker and handed over.
+  case install(NamespaceEpoch, WorkerContexts, namespace: Int)
+  /// End what would not be let in, or sent, now.
+  case enforce
   /// Accept nothing inbound any more; outbound goes on.
   case drain
   /// Close in order whatever is still open.
@@ -53,6 +55,10 @@ package final class WorkerLink: Sendable {
 final class SharedState: Sendable {
   let records: RecordQueue
   let meshSources = MeshSources()
+  let meshAnswers = MeshAnswers()
+  let knownPeers = KnownPeers()
+  let pins = Pins()
+  let sightings = Sightings()
   /// Connections open in the whole process.
   let openConnections = Atomic<Int>(0)
 

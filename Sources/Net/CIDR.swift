@@ -19,6 +19,15 @@ package struct CIDR: Hashable, Sendable {
     prefixLength = address.family.bitCount
   }
 
+  /// Every address of a family.
+  package static let allV4 = CIDR(any: .anyV4)
+  package static let allV6 = CIDR(any: .anyV6)
+
+  private init(any address: IPAddress) {
+    self.address = address
+    prefixLength = 0
+  }
+
   package func contains(_ other: IPAddress) -> Bool {
     other.family == address.family
       && other.bits & Self.mask(address.family, prefixLength) == address.bits

@@ -1,6 +1,6 @@
 internal import Glibc
 
-/// Reading small files whole.
+/// Reading and writing small files whole.
 package enum RegularFile {
   /// A regular file's bytes.
   ///
@@ -33,5 +33,34 @@ package enum RegularFile {
     }
     guard count <= maximumBytes else { throw Errno(EFBIG) }
     return Array(bytes[..<count])
+  }
+
+  /// Writes a whole file so that a reader sees the old one or the new one, never a part.
+  ///
+  /// - Throws: EEXIST if there is one and it is not to be replaced.
+  package static func write(
+    _ bytes: UnsafeRawBufferPointer, to path: String, mode: UInt32, replacing: Bool
+  ) throws(Errno) {
+    let temporary = path + ".\(getpid()).new"
+    let flags = O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW
+    let file = Descriptor(owning: try Errno.check { unsafe Glibc.open(temporary, flags, mode) })
+    do throws(Errno) {
+      // The umask may have taken bits away that a reader needs.
+      try Errno.check { fchmod(file.number, mode) }
+      var start = 0
+      while start < bytes.count {
+        start += try Errno.check {
+          unsafe Glibc.write(
+            file.number, bytes.baseAddress.map { unsafe $0 + start }, bytes.count - start)
+        }
+      }
+      try Errno.check { fsync(file.number) }
+      // link(2) fails if the name is taken, rename(2) replaces it.
+      try Errno.check { unsafe replacing ? rename(temporary, path) : link(temporary, path) }
+      if !replacing { _ = unsafe unlink(temporary) }
+    } catch {
+      _ = unsafe unlink(temporary)
+      throw error
+    }
   }
 }

@@ -97,6 +97,21 @@ package enum Socket {
     return unsafe poll(&request, 1, 0) > 0
   }
 
+  /// Looks at what waits to be received without taking it.
+  ///
+  /// - Returns: its bytes; 0 at the end of the stream; -1 if nothing waits or on an error.
+  package static func peek(
+    _ descriptor: Int32, into room: UnsafeMutableRawBufferPointer
+  ) -> Int {
+    unsafe recv(
+      descriptor, room.baseAddress, room.count, Int32(MSG_PEEK) | Int32(MSG_DONTWAIT))
+  }
+
+  /// How many bytes must wait before the socket polls as readable (SO_RCVLOWAT, socket(7)).
+  package static func setReceiveLowWatermark(_ descriptor: Int32, _ bytes: Int32) throws(Errno) {
+    try setOption(descriptor, level: SOL_SOCKET, SO_RCVLOWAT, bytes)
+  }
+
   package static func connect(_ descriptor: Int32, to address: SocketAddress) throws(Errno) {
     var (storage, length) = address.storage
     try Errno.check {

@@ -1,3 +1,5 @@
+package import Net
+
 /// What an inbound workload or port lets in.
 package enum InboundMode: String, Hashable, Sendable, CaseIterable {
   /// Mesh mTLS, the application's own TLS and plaintext are all served.
@@ -20,17 +22,6 @@ package enum ClientKind: Hashable, Sendable {
   case silent
 }
 
-/// Why bytes are relayed as they are; the raw value is the word in logs and metrics.
-package enum RelayReason: String, Hashable, Sendable, CaseIterable {
-  case clientPlaintext = "client_plaintext"
-  case clientTLS = "client_tls"
-  case serverFirst = "server_first"
-  case notKnownAsMesh = "not_known_as_mesh"
-  case modeDisabled = "mode_disabled"
-  case rulePlaintext = "rule_plaintext"
-  case rulePassthrough = "rule_passthrough"
-}
-
 /// What to do with an inbound connection once its client is known.
 package enum InboundPlan: Hashable, Sendable {
   case terminate
@@ -38,28 +29,77 @@ package enum InboundPlan: Hashable, Sendable {
   case refuse(Refusal)
 }
 
+/// One entry of `inbound.probes`: health checks that may come in plaintext under every mode.
+package struct ProbeDeclaration: Hashable, Sendable {
+  /// Where they come from; never empty.
+  package var sources: [CIDR]
+  /// Where they go to; never empty.
+  package var ports: PortSet
+
+  package init(sources: [CIDR], ports: PortSet) {
+    self.sources = sources
+    self.ports = ports
+  }
+}
+
+/// What is known of an inbound connection before its client has said anything.
+package struct InboundFacts: Hashable, Sendable {
+  package var source: IPAddress
+  package var port: UInt16
+  /// The client's SYN announced mesh: it will open a mesh handshake, and nothing else.
+  package var isAnnounced: Bool
+
+  package init(source: IPAddress, port: UInt16, isAnnounced: Bool = false) {
+    self.source = source
+    self.port = port
+    self.isAnnounced = isAnnounced
+  }
+}
+
 /// The inbound half of a namespace's policy.
 package struct InboundPolicy: Hashable, Sendable {
   package var mode: InboundMode
   /// Modes of single ports; they win over `mode`.
   package var ports: [UInt16: InboundMode]
+  /// Their plaintext is let in under `strict`, too, and not judged by authorization.
+  package var probes: [ProbeDeclaration]
 
-  package init(mode: InboundMode = .permissive, ports: [UInt16: InboundMode] = [:]) {
+  package init(
+    mode: InboundMode = .permissive, ports: [UInt16: InboundMode] = [:],
+    probes: [ProbeDeclaration] = []
+  ) {
     self.mode = mode
     self.ports = ports
+    self.probes = probes
   }
 
   package func mode(ofPort port: UInt16) -> InboundMode { ports[port] ?? mode }
 
+  package func isProbe(_ facts: InboundFacts) -> Bool {
+    probes.contains { probe in
+      probe.ports.contains(facts.port) && probe.sources.contains { $0.contains(facts.source) }
+    }
+  }
+
+  /// Whether nothing but a mesh handshake can be let in, so that the application is not dialled
+  /// before the peer is judged.
+  package func admitsMeshOnly(_ facts: InboundFacts) -> Bool {
+    facts.isAnnounced || mode(ofPort: facts.port) == .strict && !isProbe(facts)
+  }
+
   /// Pure: the same facts always give the same plan.
-  package func plan(client: ClientKind, port: UInt16) -> InboundPlan {
-    switch (client, mode(ofPort: port)) {
-    case (.mesh, _): .terminate
-    case (.applicationTLS, .strict): .refuse(.applicationTLSInStrict)
-    case (.applicationTLS, _): .relay(.clientTLS)
-    case (.plaintext, .strict), (.silent, .strict): .refuse(.plaintextInStrict)
-    case (.plaintext, _): .relay(.clientPlaintext)
-    case (.silent, _): .relay(.serverFirst)
+  package func plan(client: ClientKind, _ facts: InboundFacts) -> InboundPlan {
+    switch client {
+    case .mesh: .terminate
+    // Whoever announced and now speaks otherwise was made to believe that nobody answered.
+    case _ where facts.isAnnounced: .refuse(.announcedThenPlaintext)
+    case _ where isProbe(facts): .relay(.declaredProbe)
+    case .applicationTLS where mode(ofPort: facts.port) == .strict:
+      .refuse(.applicationTLSInStrict)
+    case _ where mode(ofPort: facts.port) == .strict: .refuse(.plaintextInStrict)
+    case .applicationTLS: .relay(.clientTLS)
+    case .plaintext: .relay(.clientPlaintext)
+    case .silent: .relay(.serverFirst)
     }
   }
 }

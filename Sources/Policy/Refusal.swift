@@ -21,6 +21,12 @@ package enum Refusal: String, Error, Hashable, Sendable, CaseIterable {
   case plaintextInStrict = "plaintext_in_strict"
   case applicationTLSInStrict = "application_tls_in_strict"
   case deniedByRule = "denied_by_rule"
+  /// The client announced mesh in its SYN and then opened no mesh handshake.
+  case announcedThenPlaintext = "announced_then_plaintext"
+  /// The address and port proved mesh within the pins' time, and does not answer as mesh now.
+  case pinnedMeshLost = "pinned_mesh_lost"
+  /// Under `outbound.registryOnly`, a destination that no rule and no peer entry names.
+  case notInRegistry = "not_in_registry"
   // Connect
   case connectFailed = "connect_failed"
   case connectTimeout = "connect_timeout"
@@ -31,6 +37,13 @@ package enum Refusal: String, Error, Hashable, Sendable, CaseIterable {
   case handshakeTimeout = "handshake_timeout"
   case handshakeFailed = "handshake_failed"
   case peerClosedInHandshake = "peer_closed_in_handshake"
+  // Judge
+  /// A mesh peer outside `outbound.expectTrustDomains`.
+  case unexpectedTrustDomain = "unexpected_trust_domain"
+  /// A DENY rule of `authorization` matches.
+  case deniedByPolicy = "denied_by_policy"
+  /// `authorization` has ALLOW rules, and none matches.
+  case notAllowedByPolicy = "not_allowed_by_policy"
   // Relay
   case relayMemoryLimit = "relay_memory_limit"
   /// kTLS is required and cannot be had for this connection.

@@ -7,6 +7,8 @@ package enum Direction: String, Hashable, Sendable, CaseIterable {
 /// and tools.
 package enum Security: String, Hashable, Sendable, CaseIterable {
   case mutualTLS = "mutual_tls"
+  /// TLS that a `tls` rule originates to a server outside the mesh.
+  case originatedTLS = "originated_tls"
   /// The application's own TLS, relayed as it is.
   case applicationTLS = "application_tls"
   /// Relayed as it is because a `passthrough` rule says so; not looked into.
@@ -41,15 +43,4 @@ package enum ConnectionLifetime: String, Hashable, Sendable, CaseIterable {
   case unlimited
   /// Until the first of both ends' certificates ends.
   case certificate
-}
-
-extension RelayReason {
-  /// What the relayed bytes are, as far as the reason tells.
-  package var security: Security {
-    switch self {
-    case .clientTLS: .applicationTLS
-    case .rulePassthrough: .passthrough
-    case .clientPlaintext, .serverFirst, .notKnownAsMesh, .modeDisabled, .rulePlaintext: .plaintext
-    }
-  }
 }

@@ -212,42 +212,16 @@ package final class CertificateAuthority {
 
   func write(to path: String, mode: mode_t, replacing: Bool) throws(TLSSetupError) {
     unsafe try withBytes { bytes throws(TLSSetupError) in
-      unsafe try OutputFile.write(bytes, to: path, mode: mode, replacing: replacing)
+      do throws(Errno) {
+        unsafe try RegularFile.write(bytes, to: path, mode: mode, replacing: replacing)
+      } catch {
+        throw TLSSetupError("\(path): \(error)")
+      }
     }
   }
 
   private static func memory() throws(TLSSetupError) -> OpaquePointer {
     guard let bio = unsafe BIO_new(BIO_s_secmem()) else { throw TLSSetupError("out of memory") }
     return unsafe bio
-  }
-}
-
-/// Writing a whole file so that a reader sees the old one or the new one, never a part.
-enum OutputFile {
-  static func write(
-    _ bytes: UnsafeRawBufferPointer, to path: String, mode: mode_t, replacing: Bool
-  ) throws(TLSSetupError) {
-    let temporary = path + ".\(getpid()).new"
-    let number = unsafe open(temporary, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, mode)
-    guard number >= 0 else { throw TLSSetupError("\(temporary): \(Errno.current)") }
-    let descriptor = Descriptor(owning: number)
-    do throws(Errno) {
-      // The umask may have taken bits away that a certificate should have.
-      try Errno.check { fchmod(descriptor.number, mode) }
-      var start = 0
-      while start < bytes.count {
-        start += try Errno.check {
-          unsafe Glibc.write(
-            descriptor.number, bytes.baseAddress.map { unsafe $0 + start }, bytes.count - start)
-        }
-      }
-      try Errno.check { fsync(descriptor.number) }
-      // link(2) fails if the name is taken, rename(2) replaces it.
-      try Errno.check { unsafe replacing ? rename(temporary, path) : link(temporary, path) }
-      if !replacing { _ = unsafe unlink(temporary) }
-    } catch {
-      _ = unsafe unlink(temporary)
-      throw TLSSetupError("\(path): \(error)")
-    }
   }
 }

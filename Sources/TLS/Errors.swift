@@ -96,6 +96,7 @@ package struct Alert: RawRepresentable, Hashable, Sendable {
   package static let recordOverflow = Alert(rawValue: 22)
   package static let certificateRevoked = Alert(rawValue: 44)
   package static let illegalParameter = Alert(rawValue: 47)
+  package static let accessDenied = Alert(rawValue: 49)
   package static let decodeError = Alert(rawValue: 50)
   package static let internalError = Alert(rawValue: 80)
   package static let userCanceled = Alert(rawValue: 90)

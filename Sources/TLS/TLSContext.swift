@@ -110,8 +110,22 @@ extension TLSContext {
 
   /// What a client offers, in wire form: length, name, length, name.
   private static let offer: [UInt8] =
+    meshPortOffer + [UInt8(istioProtocol.utf8.count)] + Array(istioProtocol.utf8)
+
+  private static let meshPortOffer: [UInt8] =
     [UInt8(culvertProtocol.utf8.count)] + Array(culvertProtocol.utf8)
-    + [UInt8(istioProtocol.utf8.count)] + Array(istioProtocol.utf8)
+
+  /// A new SSL object, or nil without memory.
+  func makeSSL(_ role: TLSRole) throws(TLSSetupError) -> OpaquePointer? {
+    let ssl = unsafe SSL_new(role.isClient ? client : server)
+    guard role == .meshClient, unsafe ssl != nil else { return unsafe ssl }
+    let isSet = unsafe Self.meshPortOffer.withUnsafeBufferPointer {
+      unsafe SSL_set_alpn_protos(ssl, $0.baseAddress, UInt32($0.count)) == 0
+    }
+    guard !isSet else { return unsafe ssl }
+    unsafe SSL_free(ssl)
+    throw TLSSetupError("ALPN: \(OpenSSLError.takeReason())")
+  }
 
   /// OpenSSL asks `selectALPN` only if the client offers something; offering nothing is no mesh
   /// client either.

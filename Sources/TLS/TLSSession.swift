@@ -10,6 +10,10 @@ package enum TLSRole: Sendable {
   case meshServer
   /// Offers `culvert/1` and `istio`; accepts that none is selected.
   case client
+  /// To a mesh port: offers `culvert/1` only.
+  case meshClient
+
+  package var isClient: Bool { self == .client || self == .meshClient }
 }
 
 /// One TLS connection, fed record by record: TLS 1.3 between mesh peers, 1.2 or 1.3 with an outside
@@ -52,9 +56,8 @@ package enum TLSRole: Sendable {
     _ context: TLSContext, role: TLSRole, expect: [SPIFFEID], server: SocketAddress? = nil
   ) throws(TLSSetupError) {
     let mesh = MeshState(context: context, role: role, expect: expect, server: server)
-    let isClient = role == .client
-    let ssl = unsafe SSL_new(isClient ? context.client : context.server)
-    try unsafe self.init(ssl, SessionState(isClient: isClient, .mesh(mesh)))
+    let ssl = try unsafe context.makeSSL(role)
+    try unsafe self.init(ssl, SessionState(isClient: role.isClient, .mesh(mesh)))
     if let server { offerSession(server) }
   }
 

@@ -18,6 +18,10 @@ package enum ConnectionEnd: String, Hashable, Sendable, CaseIterable {
   case halfCloseTimeout = "half_close_timeout"
   /// The peer's certificate would not be accepted any more; `reason` says why.
   case revoked
+  /// A changed policy does not allow it any more; `reason` says why.
+  case denied
+  /// Ended on request because it would not be let in now; `reason` says why.
+  case enforced
   /// Under `connectionLifetime: certificate`, a certificate of either end has ended.
   case lifetimeEnded = "lifetime_ended"
   /// Open at the drain deadline and closed in order.
@@ -43,6 +47,14 @@ package struct ConnectionRecord: Sendable {
   package var sourceIdentity: SPIFFEID?
   package var destination: SocketAddress?
   package var destinationIdentity: SPIFFEID?
+  /// Who was at the destination the last time, if that was somebody else.
+  package var previousIdentity: SPIFFEID?
+  /// How the other end was found to be mesh.
+  package var discovery: MeshEvidence?
+  /// The rule of `authorization` that decided.
+  package var rule: String?
+  /// What audited rules would have done: `deny`, or `allow`, and by which rule.
+  package var audit: String?
   package var serverName: String?
   package var alpn: String?
   package var cipher: String?
@@ -92,6 +104,10 @@ extension ConnectionRecord {
     field("src.identity", sourceIdentity?.description)
     field("dst.addr", destination?.description)
     field("dst.identity", destinationIdentity?.description)
+    field("dst.identity.before", previousIdentity?.description)
+    field("discovery", discovery?.rawValue)
+    field("rule", rule)
+    field("audit", audit)
     field("sni", serverName)
     field("alpn", alpn)
     field("cipher", cipher)

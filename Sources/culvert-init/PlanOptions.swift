@@ -192,6 +192,7 @@ extension InterceptionPlan {
     }
     let outbound = settings.outbound
     interceptsOutbound =
-      outbound.mode != .disabled || !outbound.rules.isEmpty || !outbound.peers.isEmpty
+      outbound.mode != .disabled || outbound.isRegistryOnly || !outbound.rules.isEmpty
+      || !settings.peers.isEmpty || settings.peersFile != nil
   }
 }

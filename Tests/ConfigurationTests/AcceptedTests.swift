@@ -64,7 +64,8 @@ import Testing
   }
 
   @Test func rulesKeepTheirOrderAndContents() throws {
-    let outbound = try Sample.parse(Sample.text).outbound
+    let settings = try Sample.parse(Sample.text)
+    let outbound = settings.outbound
     let db = try SPIFFEID("spiffe://demo.mesh/ns/shop/sa/db")
     let cache = try SPIFFEID("spiffe://partner.example/ns/shop/sa/cache")
     func range(_ text: String) throws -> CIDR { try #require(CIDR(text)) }
@@ -79,7 +80,8 @@ import Testing
         OutboundRule(to: [try range("10.91.0.0/16")], action: .plaintext),
         OutboundRule(to: [try range("fd00::/8")], action: .deny),
       ])
-    #expect(outbound.peers == [Peer(address: try range("10.90.0.3"), identity: cache)])
+    #expect(settings.peers == [Peer(address: try range("10.90.0.3"), identity: cache)])
+    #expect(outbound.peers.find(try #require(IPAddress("10.90.0.3"))) == .mesh(cache))
   }
 
   @Test func interceptionIsTaken() throws {

@@ -63,7 +63,7 @@ import Testing
   }
 
   @Test(arguments: [
-    ("workload: {}", "1:11: workload: missing field \"identity\""),
+    ("workload: {}", "1:11: workload: missing field \"identity\" or \"mesh\""),
     (
       "workload: { identity: {} }",
       "1:23: workload.identity: needs one of \"files\", \"workloadAPI\" and \"embeddedCA\""
@@ -267,7 +267,7 @@ import Testing
         + " \"other.mesh\"")
     expect(
       "outbound: { peers: [ { address: 10.0.0.1 } ] }",
-      "4:22: outbound.peers[0]: missing field \"identity\"")
+      "4:22: outbound.peers[0]: missing field \"identity\" or \"mesh\"")
     let peer = "{ address: 10.0.0.1, identity: \"spiffe://demo.mesh/a\" }"
     #expect(Sample.complaint(Sample.least + "outbound: { peers: [ \(peer) ] }") == nil)
     expect(

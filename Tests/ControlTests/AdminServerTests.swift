@@ -13,7 +13,7 @@ import Testing
     path = directory.file("admin.sock")
   }
 
-  private func answer(_ kind: AdminRequest.Kind) -> AdminResponse {
+  private func answer(_ kind: AdminRequest) -> AdminResponse {
     AdminResponse(status: .sample())
   }
 

@@ -2,6 +2,7 @@ import CLinux
 import Control
 import Foundation
 import Net
+import Telemetry
 import Testing
 
 @testable import Control
@@ -200,7 +201,12 @@ extension StatusReport {
         Listener(role: "inbound", address: "[::]:15006"),
       ],
       inbound: Inbound(mode: "permissive", ports: ["10000": "strict", "8080": "disabled"]),
-      outbound: Outbound(mode: "auto", rules: 2, peers: 1),
+      outbound: Outbound(mode: "auto", rules: 2, peers: 1, registryOnly: false, pins: 2),
+      discovery: Discovery(
+        announce: "failed", announceReason: "no cgroup v2", probe: "on",
+        meshRanges: ["10.0.0.0/8"], meshAddresses: 3, noMeshAddresses: 4,
+        probes: ["mesh": 5, "no_mesh_port": 6], identityChanges: 7),
+      authorization: Authorization(rules: 8, audited: 1),
       identity: Identity(
         source: "files", state: "ready", id: "spiffe://demo.mesh/ns/shop/sa/web",
         notBefore: "2026-01-31T12:00:00.000Z", notAfter: "2026-02-01T12:00:00.000Z",
@@ -224,7 +230,16 @@ extension StatusReport {
         total: ["mutual_tls": 120, "plaintext": 7], accepted: 140,
         engines: ["user": 120, "openssl": 0, "kernel_send": 3, "kernel_receive": 0],
         handshakes: ["full": 20, "resumed": 100],
-        refused: ["self_call": 3, "not_local": 1]),
+        refused: ["self_call": 3, "not_local": 1],
+        outcomes: [
+          Outcome(direction: "outbound", security: "mutual_tls", connections: 120),
+          Outcome(
+            direction: "inbound", security: "plaintext", reason: "client_plaintext",
+            connections: 7),
+        ],
+        undecidedSeconds: [
+          "inbound": Histogram(bounds: [0.001, 0.01], counts: [5, 2, 1], sum: 0.25)
+        ]),
       draining: false, droppedLogLines: 0)
   }
 }
@@ -238,7 +253,7 @@ final class Server {
   var hasClients: Bool { server.hasClients }
   var interests: [pollfd] { server.interests }
 
-  func serve(now: Int64, answer: (AdminRequest.Kind) -> AdminResponse) {
+  func serve(now: Int64, answer: (AdminRequest) -> AdminResponse) {
     server.serve(now: now, answer: answer)
   }
 }

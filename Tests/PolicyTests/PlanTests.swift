@@ -21,16 +21,20 @@ import Testing
 
   @Test(arguments: table)
   func everyModeAndClientHasOnePlan(mode: InboundMode, client: ClientKind, plan: InboundPlan) {
-    #expect(InboundPolicy(mode: mode).plan(client: client, port: 80) == plan)
+    #expect(InboundPolicy(mode: mode).plan(client: client, facts(80)) == plan)
   }
 
   @Test(arguments: table)
   func aPortsModeWinsOverTheWorkloads(mode: InboundMode, client: ClientKind, plan: InboundPlan) {
     for other in InboundMode.allCases {
       let policy = InboundPolicy(mode: other, ports: [8080: mode])
-      #expect(policy.plan(client: client, port: 8080) == plan)
+      #expect(policy.plan(client: client, facts(8080)) == plan)
       #expect(policy.mode(ofPort: 8081) == other)
     }
+  }
+
+  private func facts(_ port: UInt16) -> InboundFacts {
+    InboundFacts(source: IPAddress(v4: 0x0a5a_0009), port: port)
   }
 
   @Test func theDefaultIsPermissive() { #expect(InboundPolicy().mode == .permissive) }
@@ -93,7 +97,7 @@ import Testing
 
   @Test(
     arguments: [
-      (.auto, .relay(.notKnownAsMesh)), (.strict, .originate(expect: [])),
+      (.auto, .discover), (.strict, .originate(expect: [])),
       (.disabled, .relay(.modeDisabled)),
     ] as [(OutboundMode, OutboundPlan)])
   func thenTheMode(mode: OutboundMode, expected: OutboundPlan) throws {

@@ -145,8 +145,8 @@
           kernelTLS: .auto, kernelTLSAfterBytes: plan.kernelTLSAfterBytes,
           keyUpdateAfterRecords: RecordLayer.recordsPerKeyMaximum))
       let namespace = NamespaceState(
-        epoch: epoch, context: try TLSContext(identity), ownID: identity.id,
-        ports: ListenerPortSet(outbound: 1, inbound: 2, mesh: 3), mark: 0)
+        epoch: epoch, context: try TLSContext(identity), originations: [:], ownID: identity.id,
+        ports: ListenerPortSet(outbound: 1, inbound: 2, mesh: 3), mark: 0, announces: false)
       return WorkerSeed(
         link: link, shared: shared, namespaces: [namespace], listeners: [], firstID: 0,
         slotLimit: 20_000, backend: backend, kernel: plan.kernel)

@@ -71,7 +71,7 @@ extension String {
     counters.accepted()
     counters.accepted()
     #expect(counters.undecided == 2)
-    counters.decided(.plaintext)
+    counters.decided(.inbound, .relayed(.serverFirst), undecidedMicroseconds: 3000)
     #expect(counters.undecided == 1)
     #expect(counters.open(.plaintext) == 1)
     counters.ended(.plaintext)
@@ -79,6 +79,11 @@ extension String {
     #expect(counters.undecided == 0)
     #expect(counters.open(.plaintext) == 0)
     #expect(counters.total(.plaintext) == 1)
+    #expect(counters.total(.inbound, .relayed(.serverFirst)) == 1)
+    #expect(counters.total(.outbound, .relayed(.serverFirst)) == 0)
+    let times = counters.undecidedTimes(.inbound)
+    #expect(times.sum == 0.003)
+    #expect(zip(times.bounds, times.counts).first { $0.1 > 0 }?.0 == 0.005)
     #expect(counters.acceptedTotal == 2)
   }
 

@@ -10,6 +10,8 @@ enum State: UInt8 {
   /// The slot is free.
   case vacant
   case sniffing
+  /// Outbound: what is to be done is being found out.
+  case planning
   case connecting
   case handshaking
   case relaying
@@ -88,6 +90,8 @@ final class ConnectionDetails {
   var destination: SocketAddress?
   var scan = ClientHelloScan()
   var hello: ClientHello?
+  /// Bytes of an outbound client that have been looked at and not taken.
+  var peekedBytes = 0
   var peer: VerifiedPeer?
   var handshake: HandshakeKind?
   var alpn: String?
@@ -96,7 +100,18 @@ final class ConnectionDetails {
   var engineReason: String?
   var reason: String?
   var detail: String?
+  /// Why the bytes are relayed as they are.
+  var relayReason: RelayReason?
   var expect: [SPIFFEID] = []
+  /// Outbound: how the other end was found to be mesh, and who was there the last time, if that was
+  /// somebody else.
+  var discovery: MeshEvidence?
+  var previousPeer: SPIFFEID?
+  /// TLS to a server outside the mesh.
+  var origination: Origination?
+  /// The rule of `authorization` that decided, and what audited rules would have done.
+  var rule: String?
+  var audit: String?
   /// When it must have ended because a certificate does, idle or not.
   var lifetimeEnd: UInt64 = 0
 }
@@ -110,6 +125,18 @@ final class ConnectionDetails {
   var namespace: UInt16 = 0
   var security = Security.none
   var isDecided = false
+  /// Inbound: the client's SYN announced mesh.
+  var isAnnounced = false
+  /// Outbound: the client's ClientHello, if it has one, has been looked into.
+  var isSniffed = false
+  /// Outbound: dialled to find out whether the other end is mesh.
+  var isDiscovering = false
+  /// Not a client's, but our own question to a mesh port; and whether that was answered as mesh.
+  var isProbe = false
+  var isProbeAnswered = false
+  var hasDialled = false
+  /// Counted among the sightings.
+  var isSighted = false
   /// The side that speaks TLS with us, if any.
   var tlsSide: Side?
   var id: UInt64 = 0

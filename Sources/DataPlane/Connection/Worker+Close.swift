@@ -19,7 +19,7 @@ extension Worker where IO: ~Copyable {
     guard handle.it.end == nil else { return }
     handle.it.details?.reason = refusal.rawValue
     if let detail { handle.it.details?.detail = detail }
-    link.counters.refused(refusal.rawValue)
+    if !handle.it.isProbe { link.counters.refused(refusal.rawValue) }
     end(handle, .refused)
   }
 
@@ -27,7 +27,7 @@ extension Worker where IO: ~Copyable {
   mutating func refuseAfterAlert(_ handle: Handle, _ reason: String) {
     guard handle.it.end == nil else { return }
     handle.it.details?.reason = reason
-    link.counters.refused(reason)
+    if !handle.it.isProbe { link.counters.refused(reason) }
     handle.it.end = .refused
     leaveAfterAlert(handle)
   }
@@ -38,6 +38,21 @@ extension Worker where IO: ~Copyable {
     handle.it.details?.reason = failure.word
     handle.it.details?.detail = failure.detail
     handle.it.end = .protocolError
+    leaveAfterAlert(handle)
+  }
+
+  /// Ends a connection that was let in and would not be now: the TLS peer gets an alert if the
+  /// records are ours, all else is reset. One that is not relayed yet was refused.
+  mutating func end(
+    _ handle: Handle, as relayedEnd: ConnectionEnd, _ reason: String, _ alert: Alert
+  ) {
+    guard handle.it.end == nil else { return }
+    handle.it.details?.reason = reason
+    if !handle.it.isProbe { link.counters.refused(reason) }
+    let end = handle.it.state == .relaying ? relayedEnd : .refused
+    guard let layer = unsafe handle.it.records else { return self.end(handle, end) }
+    unsafe layer.pointee.owe(alert)
+    handle.it.end = end
     leaveAfterAlert(handle)
   }
 
@@ -125,29 +140,75 @@ extension Worker where IO: ~Copyable {
   }
 
   mutating func closeNow(_ handle: Handle, _ side: Side) {
-    io.forget(handle.it[side].descriptor)
-    _ = close(handle.it[side].descriptor)
-    handle.it[side].descriptor = -1
+    closeDescriptor(handle, side)
     releaseOutgoing(handle, side)
     if handle.it[side].waiting.buffer >= 0 { io.recycle(buffer: handle.it[side].waiting.buffer) }
     if handle.it[side.other].descriptor < 0 { vacate(handle) }
   }
 
-  private mutating func vacate(_ handle: Handle) {
-    report(handle)
+  mutating func closeDescriptor(_ handle: Handle, _ side: Side) {
+    io.forget(handle.it[side].descriptor)
+    _ = close(handle.it[side].descriptor)
+    handle.it[side].descriptor = -1
+  }
+
+  mutating func vacate(_ handle: Handle) {
+    let probed = handle.it.isProbe ? handle.it.details?.destination?.address : nil
+    let (isMesh, wasDialled) = (handle.it.isProbeAnswered, handle.it.hasDialled)
+    if probed == nil {
+      report(handle)
+      link.counters.ended(handle.it.isDecided ? handle.it.security : nil)
+      noteSightingEnded(handle)
+    }
     releaseSession(handle)
     releaseRecords(handle)
     releaseHeld(handle)
     deadlines.clear(handle.slot)
-    link.counters.ended(handle.it.isDecided ? handle.it.security : nil)
     shared.openConnections.wrappingSubtract(1, ordering: .relaxed)
     openSlots -= 1
     slab.vacate(handle)
+    if let probed { probeEnded(probed, isMesh: isMesh, wasDialled: wasDialled) }
   }
 
   mutating func decided(_ handle: Handle) {
     handle.it.isDecided = true
-    link.counters.decided(handle.it.security)
+    let outcome: ConnectionOutcome
+    if let reason = handle.it.details?.relayReason {
+      outcome = .relayed(reason)
+      noteSighting(handle, reason)
+    } else {
+      outcome = handle.it.details?.origination == nil ? .mutualTLS : .originatedTLS
+    }
+    link.counters.decided(
+      handle.it.direction, outcome,
+      undecidedMicroseconds: (Clock.monotonicNanoseconds() - handle.it.acceptedAt) / 1000)
+  }
+
+  // MARK: Sightings
+
+  private func sighting(_ handle: Handle, _ reason: RelayReason) -> Sightings.Key? {
+    guard let details = handle.it.details, let source = details.source,
+      let destination = details.destination
+    else { return nil }
+    let peer = handle.it.direction == .outbound ? destination : source
+    return Sightings.Key(
+      direction: handle.it.direction, reason: reason, address: peer.address,
+      port: destination.port)
+  }
+
+  private mutating func noteSighting(_ handle: Handle, _ reason: RelayReason) {
+    guard let key = sighting(handle, reason) else { return }
+    let hello = handle.it.details?.hello
+    handle.it.isSighted = shared.sightings.began(
+      key, name: hello.map { Sightings.Name(serverName: $0.serverName, alpn: $0.alpn.first) },
+      nowMilliseconds: Timestamp.nowMilliseconds())
+  }
+
+  private func noteSightingEnded(_ handle: Handle) {
+    guard handle.it.isSighted, let reason = handle.it.details?.relayReason,
+      let key = sighting(handle, reason)
+    else { return }
+    shared.sightings.ended(key, nowMilliseconds: Timestamp.nowMilliseconds())
   }
 
   // MARK: The connection's line in the log
@@ -160,7 +221,7 @@ extension Worker where IO: ~Copyable {
       security: handle.it.isDecided ? handle.it.security : .none,
       bytesSent: handle.it.server.receivedBytes, bytesReceived: handle.it.client.receivedBytes,
       durationMicroseconds: (now - handle.it.acceptedAt) / 1000)
-    record.reason = details.reason
+    record.reason = details.reason ?? details.relayReason?.rawValue
     record.detail = details.detail
     record.source = details.source
     record.destination = details.destination
@@ -169,11 +230,15 @@ extension Worker where IO: ~Copyable {
     if let layer = unsafe handle.it.records {
       record.sendEngine = unsafe layer.pointee.sendEngine
       record.receiveEngine = unsafe layer.pointee.receiveEngine
-    } else if handle.it.security == .mutualTLS {
+    } else if handle.it.security == .mutualTLS || handle.it.security == .originatedTLS {
       record.sendEngine = .openssl
       record.receiveEngine = .openssl
     }
     record.engineReason = details.engineReason
+    record.discovery = details.discovery
+    record.previousIdentity = details.previousPeer
+    record.rule = details.rule
+    record.audit = details.audit
     record.serverName = details.hello?.serverName
     record.alpn = details.alpn ?? details.hello?.alpn.first
     let own = namespaces[Int(handle.it.namespace)].ownID
@@ -201,7 +266,7 @@ extension Worker where IO: ~Copyable {
       let handle = slab.handle(UInt32(slot))
       switch handle.it.state {
       case .vacant, .draining, .closed: break
-      case .sniffing, .connecting, .handshaking: end(handle, .stopped)
+      case .sniffing, .planning, .connecting, .handshaking: end(handle, .stopped)
       case .relaying: finish(handle, as: .drained)
       }
     }

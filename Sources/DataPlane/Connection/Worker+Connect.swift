@@ -6,15 +6,21 @@ internal import Policy
 extension Worker where IO: ~Copyable {
   /// Makes the socket towards the destination, marked so that the rules let it pass.
   ///
-  /// - Parameter local: inbound, the original destination. Binding to it fails if the address is
-  ///   not this namespace's own, which is the check that an inbound connection is really for us;
-  ///   as a source address it is what the kernel would have chosen.
+  /// - Parameters:
+  ///   - local: inbound, the original destination. Binding to it fails if the address is not this
+  ///     namespace's own, which is the check that an inbound connection is really for us; as a
+  ///     source address it is what the kernel would have chosen.
+  ///   - announces: whether its SYN says that we are mesh.
   /// - Returns: false if the connection was refused.
-  mutating func openServer(_ handle: Handle, bindingTo local: SocketAddress?) -> Bool {
+  mutating func openServer(
+    _ handle: Handle, bindingTo local: SocketAddress?, announces: Bool = false
+  ) -> Bool {
     guard let destination = handle.it.details?.destination else { return false }
     do throws(Errno) {
       let server = try Socket.stream(destination.address.family, flags: IO.socketFlags)
-      try Socket.setMark(server.number, namespaces[Int(handle.it.namespace)].mark)
+      try Socket.setMark(
+        server.number,
+        namespaces[Int(handle.it.namespace)].mark | (announces ? Mark.announce : 0))
       try Socket.setNoDelay(server.number)
       try Socket.setKeepAlive(server.number)
       if let local {
@@ -40,6 +46,7 @@ extension Worker where IO: ~Copyable {
     let limit = policy(handle).limits.connectTimeoutMilliseconds
     handle.it.connectDeadline = now + UInt64(limit) * 1_000_000
     scheduleDeadline(handle)
+    handle.it.hasDialled = true
     handle.it.server.isConnecting = true
     handle.it.server.inFlight += 1
     io.connect(handle.it.server.descriptor, to: destination, handle.token(.connectServer))
@@ -66,12 +73,14 @@ extension Worker where IO: ~Copyable {
     case .connecting:
       if handle.it.direction == .outbound, handle.it.tlsSide != nil {
         originate(handle)
+      } else if handle.it.isDiscovering {
+        discovered(handle)
       } else {
         startRelay(handle)
       }
     // The application answered while the handshake goes on; relaying starts after that.
     case .handshaking: break
-    case .vacant, .relaying, .draining, .closed: break
+    case .vacant, .planning, .relaying, .draining, .closed: break
     }
   }
 }

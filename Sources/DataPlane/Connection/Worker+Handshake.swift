@@ -29,8 +29,10 @@ extension Worker where IO: ~Copyable {
 
   /// Outbound: we open the handshake.
   mutating func originate(_ handle: Handle) {
-    startHelloDeadline(handle)
-    guard openSession(handle, role: .client, expect: handle.it.details?.expect ?? []) else {
+    // A probe has its own, for the whole of it.
+    if !handle.it.isProbe { startHelloDeadline(handle) }
+    let role: TLSRole = handle.it.isProbe ? .meshClient : .client
+    guard openSession(handle, role: role, expect: handle.it.details?.expect ?? []) else {
       return
     }
     guard var output = takeOutput(handle, to: .server) else { return }
@@ -46,14 +48,23 @@ extension Worker where IO: ~Copyable {
     _ handle: Handle, role: TLSRole, expect: [SPIFFEID]
   ) -> Bool {
     handle.it.state = .handshaking
-    guard let context = namespaces[Int(handle.it.namespace)].context else {
+    let origination = handle.it.details?.origination
+    let context = namespaces[Int(handle.it.namespace)].context
+    guard origination != nil || context != nil else {
       refuse(handle, .identityUnavailable)
       return false
     }
     do throws(TLSSetupError) {
-      let session = try TLSSession(
-        context, role: role, expect: expect,
-        server: role == .client ? handle.it.details?.destination : nil)
+      let session: TLSSession
+      if let origination {
+        session = try TLSSession(origination: origination.context)
+      } else if let context {
+        session = try TLSSession(
+          context, role: role, expect: expect,
+          server: role.isClient ? handle.it.details?.destination : nil)
+      } else {
+        return false
+      }
       let place = UnsafeMutablePointer<TLSSession>.allocate(capacity: 1)
       unsafe place.initialize(to: session)
       unsafe handle.it.session = unsafe place
@@ -120,20 +131,29 @@ extension Worker where IO: ~Copyable {
     guard let session = unsafe handle.it.session, let side = handle.it.tlsSide else { return }
     handle.it.helloDeadline = 0
     scheduleDeadline(handle)
+    if handle.it.details?.origination != nil {
+      handle.it.security = .originatedTLS
+      noteAgreement(handle)
+      if handOver(handle) { startRelay(handle) }
+      return
+    }
     handle.it.security = .mutualTLS
     let kind: HandshakeKind = unsafe session.pointee.isResumed ? .resumed : .full
-    link.counters.shaken(kind)
+    if !handle.it.isProbe { link.counters.shaken(kind) }
+    noteAgreement(handle)
     if let details = handle.it.details {
       details.peer = unsafe session.pointee.verifiedPeer
       details.handshake = kind
-      details.alpn = unsafe session.pointee.alpn
-      details.cipher = unsafe session.pointee.cipher
-      details.reason = nil
       if side == .client, let source = details.source { shared.meshSources.insert(source.address) }
     }
     guard isStillTrusted(handle) else { return }
+    if handle.it.isProbe { return probeShaken(handle) }
+    guard handle.it.direction != .outbound || notePeer(handle) else { return }
     startLifetime(handle)
     guard handOver(handle) else { return }
+    if let refusal = authorize(handle) {
+      return end(handle, as: .refused, refusal.rawValue, .accessDenied)
+    }
     switch handle.it.direction {
     case .mesh:
       decided(handle)
@@ -146,6 +166,13 @@ extension Worker where IO: ~Copyable {
       // Strict has dialled nothing before this point.
       if handle.it.server.inFlight == 0 { dial(handle) }
     }
+  }
+
+  private func noteAgreement(_ handle: Handle) {
+    guard let session = unsafe handle.it.session, let details = handle.it.details else { return }
+    details.alpn = unsafe session.pointee.alpn
+    details.cipher = unsafe session.pointee.cipher
+    details.reason = nil
   }
 
   /// The mesh port carries no application data: the handshake was the answer.

@@ -35,26 +35,38 @@ extension Worker where IO: ~Copyable {
     }
   }
 
+  /// Whether the connection waits because every one does while an identity is awaited.
+  mutating func holdUntilReady(_ handle: Handle) -> Bool {
+    guard policy(handle).holdsUntilReady, case .held = readiness(handle) else { return false }
+    handle.it.isHeld = true
+    return true
+  }
+
   // MARK: A new epoch
 
-  mutating func install(_ epoch: NamespaceEpoch, _ context: TLSContext?, _ namespace: Int) {
+  mutating func install(_ epoch: NamespaceEpoch, _ contexts: WorkerContexts, _ namespace: Int) {
     let trustBefore = namespaces[namespace].context?.identity.trustEpoch
+    let hasNewPolicy = namespaces[namespace].epoch.authorization != epoch.authorization
+    let context = contexts.mesh
     namespaces[namespace].epoch = epoch
     namespaces[namespace].context = context
+    namespaces[namespace].originations = contexts.originations
     if let identity = context?.identity { namespaces[namespace].ownID = identity.id }
     let hasNewTrust = context != nil && context?.identity.trustEpoch != trustBefore
     for slot in 0..<slab.capacity {
       let handle = slab.handle(UInt32(slot))
       guard handle.it.end == nil, Int(handle.it.namespace) == namespace else { continue }
       switch handle.it.state {
-      case .sniffing where handle.it.isHeld: release(handle)
+      case .sniffing where handle.it.isHeld, .planning where handle.it.isHeld: release(handle)
       // Judged already, be it that the application is still being dialled. Without an identity a
       // peer may have been marked all the same.
       case .connecting where hasNewTrust || handle.it.details?.peer?.refusal != nil,
         .relaying where hasNewTrust || handle.it.details?.peer?.refusal != nil:
         _ = isStillTrusted(handle)
-      case .vacant, .sniffing, .connecting, .handshaking, .relaying, .draining, .closed: break
+      case .vacant, .sniffing, .planning, .connecting, .handshaking, .relaying, .draining, .closed:
+        break
       }
+      if hasNewPolicy { authorizeAgain(handle) }
     }
   }
 
@@ -64,6 +76,8 @@ extension Worker where IO: ~Copyable {
     handle.it.isHeld = false
     // The epoch that brings the identity may bring another plan, too.
     if handle.it.direction == .outbound { return planOutbound(handle) }
+    // Held before it was sniffed.
+    if handle.it.details?.hello == nil { return sniffInbound(handle) }
     unsafe terminate(handle, UnsafeRawBufferPointer(start: nil, count: 0))
   }
 
@@ -74,16 +88,7 @@ extension Worker where IO: ~Copyable {
       let refusal = peer.refusal
         ?? namespaces[Int(handle.it.namespace)].context?.refusal(of: peer)
     else { return true }
-    let isRelaying = handle.it.state == .relaying
-    handle.it.details?.reason = refusal.rawValue
-    link.counters.refused(refusal.rawValue)
-    if isRelaying, let layer = unsafe handle.it.records {
-      unsafe layer.pointee.owe(.certificateRevoked)
-      handle.it.end = .revoked
-      leaveAfterAlert(handle)
-    } else {
-      end(handle, isRelaying ? .revoked : .refused)
-    }
+    end(handle, as: .revoked, refusal.rawValue, .certificateRevoked)
     return false
   }
 
@@ -111,7 +116,7 @@ extension Worker where IO: ~Copyable {
     let isLast = now >= last
     switch handle.it.state {
     case .vacant, .draining, .closed: break
-    case .sniffing, .connecting, .handshaking:
+    case .sniffing, .planning, .connecting, .handshaking:
       if isLast { return end(handle, .lifetimeEnded) }
       handle.it.lifetimeDeadline = last
     case .relaying:

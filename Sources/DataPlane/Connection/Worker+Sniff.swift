@@ -3,6 +3,7 @@ internal import Net
 internal import Policy
 internal import Sniff
 internal import TLS
+internal import Telemetry
 
 // Sniff and plan: what the client speaks decides what is done with it.
 extension Worker where IO: ~Copyable {
@@ -74,8 +75,13 @@ extension Worker where IO: ~Copyable {
     case .relay(let reason):
       handle.it.helloDeadline = 0
       scheduleDeadline(handle)
-      handle.it.details?.reason = reason.rawValue
+      handle.it.details?.reason = nil
+      handle.it.details?.relayReason = reason
       handle.it.security = reason.security
+      if let refusal = authorize(handle) {
+        if buffer >= 0 { io.recycle(buffer: buffer) }
+        return refuse(handle, refusal)
+      }
       handle.it.client.receivedBytes += UInt64(handle.it.held.count + bytes.count)
       if handle.it.server.isConnected, buffer >= 0 {
         handle.it.server.outgoing = Outgoing(
@@ -97,14 +103,14 @@ extension Worker where IO: ~Copyable {
     if handle.it.direction == .mesh {
       return kind == .mesh ? .terminate : .refuse(.notMesh)
     }
-    return policy(handle).inbound.plan(
-      client: kind, port: handle.it.details?.destination?.port ?? 0)
+    guard let facts = inboundFacts(handle) else { return .refuse(.noOriginalDestination) }
+    return policy(handle).inbound.plan(client: kind, facts)
   }
 
   /// FIN, RST or another error of a client that has not said what it speaks.
   private mutating func clientEndedUndecided(_ handle: Handle) {
     // Part of a ClientHello and then the end is no plaintext; in strict there is none.
-    if handle.it.held.count > 0 || handle.it.direction == .mesh || inboundMode(handle) == .strict {
+    if handle.it.held.count > 0 || handle.it.direction == .mesh || admitsMeshOnly(handle) {
       return refuse(handle, .clientClosedBeforeHello)
     }
     // A client that says nothing and half-closes is served like any other that says nothing.
@@ -149,8 +155,68 @@ extension Worker where IO: ~Copyable {
 
   /// The total deadline of sniffing and handshaking has passed.
   mutating func helloExpired(_ handle: Handle) {
-    if handle.it.state == .handshaking { return refuse(handle, .handshakeTimeout) }
+    if handle.it.state == .handshaking || handle.it.isProbe {
+      return refuse(handle, .handshakeTimeout)
+    }
+    if handle.it.isAnnounced, handle.it.held.count == 0 {
+      return refuse(handle, .announcedThenPlaintext, detail: "silence")
+    }
     let isSilent = handle.it.held.count == 0 && handle.it.details?.reason != nil
     refuse(handle, isSilent ? .silentMeshSource : .sniffTimeout)
+  }
+
+  // MARK: Outbound
+
+  /// Waits for the client's ClientHello, which stays in the kernel: it goes on to wherever the plan
+  /// says.
+  mutating func sniffServerName(_ handle: Handle) {
+    handle.it.state = .sniffing
+    startPoll(handle, .client, events: Int16(POLLIN))
+  }
+
+  /// Something, or an end, waits to be received from an outbound client.
+  mutating func peekServerName(_ handle: Handle) {
+    guard let details = handle.it.details, let buffer = sendBuffers.acquire(.usual) else {
+      return refuse(handle, .sniffMemoryLimit)
+    }
+    let room = unsafe UnsafeMutableRawBufferPointer(
+      start: sendBuffers.memory(buffer), count: Self.sendBufferBytes)
+    let count = unsafe Socket.peek(handle.it.client.descriptor, into: room)
+    let bytes = unsafe UnsafeRawBufferPointer(rebasing: room[..<max(count, 0)])
+    let isWhole = count <= details.peekedBytes
+    details.peekedBytes = max(count, 0)
+    let found = unsafe details.scan.classify(RawSpan(_unsafeBytes: bytes))
+    sendBuffers.release(buffer)
+    switch found {
+    case .malformed: refuse(handle, .malformedClientHello)
+    case .tooLarge: refuse(handle, .clientHelloTooLarge)
+    // An end or an error after part of a hello.
+    case .incomplete where isWhole: refuse(handle, .clientClosedBeforeHello)
+    case .incomplete: peekAgain(handle, after: count)
+    case .plaintext: serverNameSniffed(handle)
+    case .tls(let hello):
+      details.hello = hello
+      serverNameSniffed(handle)
+    }
+  }
+
+  /// Polls for more than what is there already (SO_RCVLOWAT, socket(7)).
+  private mutating func peekAgain(_ handle: Handle, after count: Int) {
+    do throws(Errno) {
+      try Socket.setReceiveLowWatermark(handle.it.client.descriptor, Int32(clamping: count + 1))
+    } catch {
+      return end(handle, .clientReset)
+    }
+    if handle.it.helloDeadline == 0 { startHelloDeadline(handle) }
+    startPoll(handle, .client, events: Int16(POLLIN))
+  }
+
+  private mutating func serverNameSniffed(_ handle: Handle) {
+    handle.it.isSniffed = true
+    handle.it.helloDeadline = 0
+    scheduleDeadline(handle)
+    // A socket that is gone already needs nothing.
+    try? Socket.setReceiveLowWatermark(handle.it.client.descriptor, 1)
+    planOutbound(handle)
   }
 }

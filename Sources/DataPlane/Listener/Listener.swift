@@ -16,11 +16,15 @@ final class Listener: Sendable {
   ///   - flags: the backend's socket flags.
   ///   - mark: accepted sockets inherit it, so that their replies stay exempt even when conntrack
   ///     has forgotten the connection.
+  ///   - announces: whether it answers those who announce mesh in their SYN.
   init(
-    _ direction: Direction, on address: SocketAddress, namespace: UInt16, flags: Int32, mark: UInt32
+    _ direction: Direction, on address: SocketAddress, namespace: UInt16, flags: Int32,
+    mark: UInt32, announces: Bool
   ) throws(Errno) {
-    descriptor = try Socket.listener(on: address, backlog: Self.backlog, flags: flags)
-    try Socket.setMark(descriptor.number, mark)
+    // Before it listens, when the program looks at the mark.
+    descriptor = try Socket.listener(
+      on: address, backlog: Self.backlog, flags: flags,
+      mark: announces ? mark | Mark.announce : mark, savesSYN: announces)
     // Accepted sockets inherit it. Only the namespace's own applications come in here.
     if direction == .outbound { try Socket.setNoPacing(descriptor.number) }
     self.direction = direction

@@ -124,8 +124,16 @@ extension Worker where IO: ~Copyable {
     guard !destination.address.isLoopback, !destination.address.isUnspecified else {
       return refuse(handle, .notLocal)
     }
-    guard openServer(handle, bindingTo: destination) else { return }
-    if inboundMode(handle) == .strict {
+    if namespaces[Int(handle.it.namespace)].announces {
+      let mark = (try? Socket.mark(handle.it.client.descriptor)) ?? 0
+      handle.it.isAnnounced = mark & Mark.announced != 0
+    }
+    guard openServer(handle, bindingTo: destination), !holdUntilReady(handle) else { return }
+    sniffInbound(handle)
+  }
+
+  mutating func sniffInbound(_ handle: Handle) {
+    if admitsMeshOnly(handle) {
       startHelloDeadline(handle)
     } else {
       dial(handle)
@@ -136,38 +144,6 @@ extension Worker where IO: ~Copyable {
 
   private mutating func beginOutbound(_ handle: Handle) {
     if recoverDestination(handle) != nil { planOutbound(handle) }
-  }
-
-  mutating func planOutbound(_ handle: Handle) {
-    guard let destination = handle.it.details?.destination else { return }
-    switch policy(handle).outbound.plan(to: destination) {
-    case .refuse(let refusal):
-      refuse(handle, refusal)
-    case .relay(let reason):
-      handle.it.details?.reason = reason.rawValue
-      handle.it.security = reason.security
-      connect(handle)
-    case .originate(let expect):
-      handle.it.details?.expect = expect
-      beginOrigination(handle)
-    }
-  }
-
-  /// Nothing is dialled before there is an identity to speak with: the other proxy would wait for
-  /// our ClientHello in vain.
-  private mutating func beginOrigination(_ handle: Handle) {
-    switch readiness(handle) {
-    case .refused(let refusal): refuse(handle, refusal)
-    case .held: handle.it.isHeld = true
-    case .ready:
-      handle.it.tlsSide = .server
-      connect(handle)
-    }
-  }
-
-  private mutating func connect(_ handle: Handle) {
-    handle.it.state = .connecting
-    if openServer(handle, bindingTo: nil) { dial(handle) }
   }
 
   /// Where the connection was going before the redirect; refuses what cannot be known or is ours.
@@ -197,7 +173,14 @@ extension Worker where IO: ~Copyable {
 
   func policy(_ handle: Handle) -> NamespaceEpoch { namespaces[Int(handle.it.namespace)].epoch }
 
-  func inboundMode(_ handle: Handle) -> InboundMode {
-    policy(handle).inbound.mode(ofPort: handle.it.details?.destination?.port ?? 0)
+  func inboundFacts(_ handle: Handle) -> InboundFacts? {
+    guard let source = handle.it.details?.source, let destination = handle.it.details?.destination
+    else { return nil }
+    return InboundFacts(
+      source: source.address, port: destination.port, isAnnounced: handle.it.isAnnounced)
+  }
+
+  func admitsMeshOnly(_ handle: Handle) -> Bool {
+    inboundFacts(handle).map(policy(handle).inbound.admitsMeshOnly) ?? true
   }
 }

@@ -79,7 +79,7 @@ extension Worker where IO: ~Copyable {
       relayReceived(handle, side, completion)
     case .draining:
       lingerReceived(handle, side, completion)
-    case .connecting, .vacant, .closed:
+    case .planning, .connecting, .vacant, .closed:
       assertionFailure("nothing is received in this state")
       if completion.result > 0 { io.recycle(buffer: completion.buffer) }
       end(handle, .stopped)
@@ -116,7 +116,9 @@ extension Worker where IO: ~Copyable {
     guard completion.result >= 0 else { return receiveFailed(handle, side, completion) }
     guard completion.result > 0 else {
       // Without close_notify the stream may have been cut by anyone on the path (RFC 8446 §6.1).
-      if handle.it.tlsSide == side { return end(handle, .truncated) }
+      if handle.it.tlsSide == side, handle.it.details?.origination?.takesBareEnd != true {
+        return end(handle, .truncated)
+      }
       handle.it[side].hasEnded = true
       return passEnd(handle, from: side)
     }
@@ -182,7 +184,7 @@ extension Worker where IO: ~Copyable {
       relayOn(handle, from: side.other)
     case .draining:
       shutDown(handle, side)
-    case .vacant, .sniffing, .connecting, .handshaking, .closed:
+    case .vacant, .sniffing, .planning, .connecting, .handshaking, .closed:
       break
     }
   }
@@ -266,6 +268,7 @@ extension Worker where IO: ~Copyable {
   mutating func pollCompleted(_ side: Side, _ completion: Completion) {
     guard let handle = landed(completion, side) else { return }
     handle.it[side].isPolling = false
-    if handle.it.state == .sniffing, side == .server { serverSpokeFirst(handle) }
+    guard handle.it.state == .sniffing else { return }
+    if side == .server { serverSpokeFirst(handle) } else { peekServerName(handle) }
   }
 }

@@ -25,6 +25,7 @@ struct PolicyJudgement: Encodable {
   enum Verdict: String, Encodable, CaseIterable {
     case allowedByRule = "allowed_by_rule"
     case allowedWithoutRule = "allowed_without_rule"
+    case declaredProbe = "declared_probe"
     case deniedByRule = "denied_by_rule"
     case noRuleAllows = "no_rule_allows"
     case plaintextInStrict = "plaintext_in_strict"
@@ -54,16 +55,23 @@ struct PolicyJudgement: Encodable {
     if source == nil, let rule = authorization.rules.first(where: \.looksAtSource) {
       throw CommandError("--source is needed: the rule \(rule.name) looks at it")
     }
+    if source == nil, from == nil,
+      settings.inbound.probes.contains(where: { $0.ports.contains(to.port) })
+    {
+      throw CommandError("--source is needed: inbound.probes looks at it")
+    }
     let facts = AuthorizationFacts(
       principal: from, source: source ?? .anyV4, port: to.port)
     let judged = authorization.judge(facts)
-    let plaintextPlan = settings.inbound.plan(client: .plaintext, port: to.port)
-    let refusedBefore = Self.refusedBefore(settings, from, plaintextPlan)
+    let plaintextPlan = settings.inbound.plan(
+      client: .plaintext, InboundFacts(source: facts.source, port: to.port))
+    let isProbe = from == nil && plaintextPlan == .relay(.declaredProbe)
+    let before = isProbe ? .declaredProbe : Self.refusedBefore(settings, from, plaintextPlan)
 
-    allowed = refusedBefore == nil && judged.outcome.isAllowed
-    verdict = refusedBefore ?? Verdict(judged.outcome)
-    rule = refusedBefore == nil ? judged.outcome.rule.map { authorization.rules[$0].name } : nil
-    let counted = refusedBefore == nil ? judged.audited : nil
+    allowed = isProbe || before == nil && judged.outcome.isAllowed
+    verdict = before ?? Verdict(judged.outcome)
+    rule = before == nil ? judged.outcome.rule.map { authorization.rules[$0].name } : nil
+    let counted = before == nil ? judged.audited : nil
     audited = counted.map { outcome in
       Audited(
         allowed: outcome.isAllowed, verdict: Verdict(outcome),

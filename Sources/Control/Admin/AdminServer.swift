@@ -53,7 +53,7 @@ struct AdminServer: ~Copyable {
   var hasClients: Bool { !clients.isEmpty }
 
   /// Serves whoever is ready.
-  mutating func serve(now: Int64, answer: (AdminRequest.Kind) -> AdminResponse) {
+  mutating func serve(now: Int64, answer: (AdminRequest) -> AdminResponse) {
     acceptClients(now: now)
     clients = clients.compactMap { client in
       var client = client
@@ -77,7 +77,7 @@ struct AdminServer: ~Copyable {
 
   /// Reads and writes what is possible now; false when the client is done with.
   private static func advance(
-    _ client: inout Client, _ answer: (AdminRequest.Kind) -> AdminResponse
+    _ client: inout Client, _ answer: (AdminRequest) -> AdminResponse
   ) -> Bool {
     if client.output.isEmpty {
       var chunk = [UInt8](
@@ -107,7 +107,7 @@ struct AdminServer: ~Copyable {
   }
 
   private static func respond(
-    _ line: [UInt8], _ answer: (AdminRequest.Kind) -> AdminResponse
+    _ line: [UInt8], _ answer: (AdminRequest) -> AdminResponse
   ) -> [UInt8] {
     struct Envelope: Decodable { var version: Int }
     let data = Data(line)
@@ -121,7 +121,7 @@ struct AdminServer: ~Copyable {
     guard let request = try? JSONDecoder().decode(AdminRequest.self, from: data) else {
       return encode(AdminResponse(error: "unknown request"))
     }
-    return encode(answer(request.request))
+    return encode(answer(request))
   }
 
   private static func encode(_ response: AdminResponse) -> [UInt8] {

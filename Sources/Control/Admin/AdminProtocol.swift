@@ -1,3 +1,5 @@
+package import Telemetry
+
 // The admin socket's wire types. One request per connection: a line of JSON, answered by a line of
 // JSON. `version` changes when an older reader could misunderstand a newer writer; fields may be
 // added without.
@@ -7,6 +9,9 @@ package struct AdminRequest: Codable, Sendable {
 
   package var version = currentVersion
   package var request: Kind
+  /// Of `clearPins`: only those of this address, and of this port there.
+  package var address: String?
+  package var port: UInt16?
 
   package enum Kind: String, Codable, Sendable {
     case status
@@ -14,9 +19,19 @@ package struct AdminRequest: Codable, Sendable {
     case identity
     /// In the Prometheus text format.
     case metrics
+    /// Who was seen without mesh mTLS.
+    case migration
+    /// End live connections that would not be let in, or sent, now.
+    case enforce
+    case pins
+    case clearPins
   }
 
-  package init(_ request: Kind) { self.request = request }
+  package init(_ request: Kind, address: String? = nil, port: UInt16? = nil) {
+    self.request = request
+    self.address = address
+    self.port = port
+  }
 }
 
 package struct AdminResponse: Codable, Sendable {
@@ -25,11 +40,28 @@ package struct AdminResponse: Codable, Sendable {
   package var status: StatusReport?
   package var identity: IdentityReport?
   package var metrics: String?
+  package var migration: MigrationReport?
+  package var pins: [PinReport]?
+  /// Of `clearPins`, how many there were.
+  package var cleared: Int?
 
   package init(error: String) { self.error = error }
   package init(status: StatusReport) { self.status = status }
   package init(identity: IdentityReport) { self.identity = identity }
   package init(metrics: String) { self.metrics = metrics }
+  package init(migration: MigrationReport) { self.migration = migration }
+  package init(pins: [PinReport]) { self.pins = pins }
+  package init(cleared: Int) { self.cleared = cleared }
+  package init() {}
+}
+
+/// A destination that is not spoken to in plaintext for a while.
+package struct PinReport: Codable, Sendable {
+  package var address: String
+  package var port: UInt16
+  /// RFC 3339.
+  package var until: String
+  package var secondsLeft: Int64
 }
 
 /// What `culvert status` shows.
@@ -47,6 +79,37 @@ package struct StatusReport: Codable, Sendable {
     package var mode: String
     package var rules: Int
     package var peers: Int
+    package var registryOnly: Bool
+    /// Destinations that proved mesh; absent without `outbound.pins`.
+    package var pins: Int?
+  }
+  package struct Discovery: Codable, Sendable {
+    /// `works`, `off` or `failed`.
+    package var announce: String
+    /// Why announcing failed.
+    package var announceReason: String?
+    /// `on` or `off`.
+    package var probe: String
+    package var meshRanges: [String]
+    /// Addresses whose mesh port has answered as mesh, or has not, a moment ago.
+    package var meshAddresses: Int
+    package var noMeshAddresses: Int
+    /// Mesh ports asked since the start, by result.
+    package var probes: [String: UInt64]
+    /// Mesh peers with another identity than the last one at their address and port.
+    package var identityChanges: UInt64
+  }
+  package struct Authorization: Codable, Sendable {
+    package var rules: Int
+    /// Of them, those that are only audited.
+    package var audited: Int
+  }
+  package struct Outcome: Codable, Sendable {
+    package var direction: String
+    package var security: String
+    /// Why bytes are relayed as they are; absent where they are protected.
+    package var reason: String?
+    package var connections: UInt64
   }
   package struct Identity: Codable, Sendable {
     /// `files`, `workload_api` or `embedded_ca`.
@@ -111,6 +174,10 @@ package struct StatusReport: Codable, Sendable {
     package var handshakes: [String: UInt64]
     /// Refused since the start, by reason; reasons never seen are left out.
     package var refused: [String: UInt64]
+    /// Decided since the start, by direction, security and reason; what never was is left out.
+    package var outcomes: [Outcome]
+    /// Seconds from accepting to deciding, by direction.
+    package var undecidedSeconds: [String: Histogram]
   }
 
   package var version = AdminRequest.currentVersion
@@ -127,6 +194,8 @@ package struct StatusReport: Codable, Sendable {
   package var listeners: [Listener]
   package var inbound: Inbound
   package var outbound: Outbound
+  package var discovery: Discovery
+  package var authorization: Authorization
   package var identity: Identity
   package var bundles: [Bundle]
   package var kernelTLS: KernelTLS

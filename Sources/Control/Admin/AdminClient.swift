@@ -13,7 +13,8 @@ package enum AdminClient {
   package static func status(
     at path: String, timeoutMilliseconds: Int = timeoutMilliseconds
   ) throws(LoadError) -> StatusReport {
-    let response = try ask(.status, at: path, timeoutMilliseconds: timeoutMilliseconds)
+    let response = try ask(
+      AdminRequest(.status), at: path, timeoutMilliseconds: timeoutMilliseconds)
     guard let status = response.status else {
       throw LoadError(description: "\(path): the answer holds no status")
     }
@@ -22,7 +23,7 @@ package enum AdminClient {
 
   /// The identity of the proxy at `path`, and whom it trusts; throws one line for people.
   package static func identity(at path: String) throws(LoadError) -> IdentityReport {
-    guard let identity = try ask(.identity, at: path).identity else {
+    guard let identity = try ask(AdminRequest(.identity), at: path).identity else {
       throw LoadError(description: "\(path): the answer holds no identity")
     }
     return identity
@@ -30,15 +31,31 @@ package enum AdminClient {
 
   /// The metrics of the proxy at `path`; throws one line for people.
   package static func metrics(at path: String) throws(LoadError) -> String {
-    guard let metrics = try ask(.metrics, at: path).metrics else {
+    guard let metrics = try ask(AdminRequest(.metrics), at: path).metrics else {
       throw LoadError(description: "\(path): the answer holds no metrics")
     }
     return metrics
   }
 
+  /// Who was seen without mesh mTLS by the proxy at `path`; throws one line for people.
+  package static func migration(at path: String) throws(LoadError) -> MigrationReport {
+    guard let migration = try ask(AdminRequest(.migration), at: path).migration else {
+      throw LoadError(description: "\(path): the answer holds no migration report")
+    }
+    return migration
+  }
+
+  /// The pins of the proxy at `path`; throws one line for people.
+  package static func pins(at path: String) throws(LoadError) -> [PinReport] {
+    guard let pins = try ask(AdminRequest(.pins), at: path).pins else {
+      throw LoadError(description: "\(path): the answer holds no pins")
+    }
+    return pins
+  }
+
   /// Asks the proxy at `path`; throws one line for people.
   package static func ask(
-    _ request: AdminRequest.Kind, at path: String,
+    _ request: AdminRequest, at path: String,
     timeoutMilliseconds: Int = timeoutMilliseconds
   ) throws(LoadError) -> AdminResponse {
     let bytes: [UInt8]
@@ -82,11 +99,11 @@ package enum AdminClient {
   }
 
   private static func exchange(
-    _ request: AdminRequest.Kind, at path: String, _ timeoutMilliseconds: Int
+    _ request: AdminRequest, at path: String, _ timeoutMilliseconds: Int
   ) throws(Errno) -> [UInt8] {
     let deadline = Clock.milliseconds() + Int64(timeoutMilliseconds)
     let socket = try UnixSocket.connect(path, timeoutMilliseconds: timeoutMilliseconds)
-    guard let encoded = try? JSONEncoder().encode(AdminRequest(request)) else {
+    guard let encoded = try? JSONEncoder().encode(request) else {
       throw Errno(EINVAL)
     }
     // A request is far smaller than a socket buffer, so that one call takes it whole.

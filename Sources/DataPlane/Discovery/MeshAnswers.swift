@@ -1,0 +1,57 @@
+internal import Net
+internal import Synchronization
+
+/// What the mesh ports of addresses have answered, for a while, shared by all workers.
+final class MeshAnswers: Sendable {
+  /// Addresses kept; beyond, one makes room.
+  static let maximumAddresses = 4096
+  static let meshNanoseconds: UInt64 = 60_000_000_000
+  static let noMeshNanoseconds: UInt64 = 10_000_000_000
+  /// In the last part of its time an answer that is used is asked for again, so that no connection
+  /// ever waits for one that is in use.
+  static let refreshPart: UInt64 = 4
+
+  struct Answer {
+    let isMesh: Bool
+    /// The caller is the one to ask again.
+    let isToRefresh: Bool
+  }
+
+  private struct Entry {
+    var isMesh: Bool
+    var until: UInt64
+    var refreshFrom: UInt64
+  }
+
+  private let entries = Mutex<[IPAddress: Entry]>([:])
+
+  func find(_ address: IPAddress, now: UInt64) -> Answer? {
+    entries.withLock { entries in
+      guard let entry = entries[address], entry.until > now else { return nil }
+      let isToRefresh = now >= entry.refreshFrom
+      if isToRefresh { entries[address]?.refreshFrom = .max }
+      return Answer(isMesh: entry.isMesh, isToRefresh: isToRefresh)
+    }
+  }
+
+  func store(_ address: IPAddress, isMesh: Bool, now: UInt64) {
+    let span = isMesh ? Self.meshNanoseconds : Self.noMeshNanoseconds
+    let entry = Entry(
+      isMesh: isMesh, until: now + span, refreshFrom: now + span - span / Self.refreshPart)
+    entries.withLock { entries in
+      if entries[address] == nil, entries.count >= Self.maximumAddresses {
+        entries = entries.filter { $0.value.until > now }
+        if entries.count >= Self.maximumAddresses { entries.remove(at: entries.startIndex) }
+      }
+      entries[address] = entry
+    }
+  }
+
+  /// Addresses kept now, by answer; those whose time has passed as well.
+  var counts: (mesh: Int, noMesh: Int) {
+    entries.withLock { entries in
+      let mesh = entries.count { $0.value.isMesh }
+      return (mesh, entries.count - mesh)
+    }
+  }
+}
