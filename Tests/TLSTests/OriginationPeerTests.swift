@@ -155,6 +155,13 @@ import Testing
     let chain = unsafe SSL_get_peer_cert_chain(connection.server.ssl)
     unsafe #expect(culvert_X509_stack_count(chain) == 1)
     #expect(connection.client.session.ownNotAfterSeconds == own.certificate.notAfterSeconds)
+    // Its issuer, whom we know as an authority, is not ours to send.
+    let alone = TestCertificate(Recipe(names: "DNS:us.example.com"), issuer: outside.root)
+    let bare = try OutsideConnection(
+      outside.material(credential: credential(alone)), asking(version, required)
+    ).connect()
+    #expect(bare.server.clientCertificate == alone.certificate.der)
+    unsafe #expect(culvert_X509_stack_count(SSL_get_peer_cert_chain(bare.server.ssl)) <= 0)
     let silent = try OutsideConnection(material, OutsideServer(outside.leaf)).connect()
     #expect(silent.bothEstablished && silent.server.clientCertificate == nil)
   }
