@@ -139,7 +139,7 @@ let package = Package(
     tests(
       "AllocationTests",
       ["AllocationCounter", "DataPlane", "Identity", "Net", "RelaySupport", "TLS"]),
-    tests("TLSTests", ["COpenSSL", "Identity", "TLS"]),
+    tests("TLSTests", ["COpenSSL", "DataPlane", "Identity", "Net", "TLS"]),
     tests(
       "FederationTests", ["CLinux", "Federation", "Identity", "Net", "TLS", "TestSupport"],
       resources: [.copy("Scripts")]),

@@ -48,24 +48,34 @@ internal import Net
   /// change. OpenSSL itself would read the directories in the middle of handshakes, on a worker.
   package static var system: OriginationAuthorities {
     get throws(IdentityError) {
-      let authorities = try OriginationAuthorities(areAnchors: false)
-      let file = unsafe setting(X509_get_default_cert_file_env(), X509_get_default_cert_file())
-      let list = unsafe setting(X509_get_default_cert_dir_env(), X509_get_default_cert_dir())
-      authorities.load(file)
-      for directory in list.split(separator: ":") {
-        for name in try names(in: String(directory)) { authorities.load("\(directory)/\(name)") }
-      }
-      let count = unsafe culvert_X509_STORE_count(authorities.store)
-      guard count > 0 else {
-        throw IdentityError(file: file, reason: "gives no certificate authority, nor does \(list)")
-      }
-      guard count <= maximumCertificates else {
-        throw IdentityError(
-          file: list, reason: "holds more than \(maximumCertificates) certificates")
-      }
-      return authorities
+      try load(
+        file: unsafe setting(X509_get_default_cert_file_env(), X509_get_default_cert_file()),
+        directories: unsafe setting(X509_get_default_cert_dir_env(), X509_get_default_cert_dir()))
     }
   }
+
+  /// - Parameter directories: with colons between them.
+  static func load(
+    file: String, directories: String
+  ) throws(IdentityError) -> OriginationAuthorities {
+    let authorities = try OriginationAuthorities(areAnchors: false)
+    authorities.add(file)
+    for directory in directories.split(separator: ":") {
+      for name in try names(in: String(directory)) { authorities.add("\(directory)/\(name)") }
+    }
+    guard authorities.count > 0 else {
+      throw IdentityError(
+        file: file, reason: "gives no certificate authority, nor does \(directories)")
+    }
+    guard authorities.count <= maximumCertificates else {
+      throw IdentityError(
+        file: file, reason: "and \(directories) hold more than \(maximumCertificates) certificates")
+    }
+    return authorities
+  }
+
+  /// Certificates, and revocation lists that came with them and are not looked at.
+  var count: Int { unsafe Int(culvert_X509_STORE_count(store)) }
 
   // MARK: The system's
 
@@ -80,7 +90,7 @@ internal import Net
   }
 
   /// A file that is not there, or damaged, is passed over, as OpenSSL does.
-  private func load(_ path: String) {
+  private func add(_ path: String) {
     unsafe X509_STORE_load_file(store, path)
     ERR_clear_error()
   }

@@ -186,8 +186,9 @@ extension TLSContext {
         return 0
       }
       do throws(Rejection) {
-        unsafe state.pointee.mesh?.peer = try unsafe mesh.context.verified(
+        let peer = try unsafe mesh.context.verified(
           leaf, untrusted: X509_STORE_CTX_get0_untrusted(store), expect: mesh.expect)
+        unsafe state.pointee.mesh?.peer = peer
         unsafe X509_STORE_CTX_set_error(store, X509_V_OK)
         return 1
       } catch {

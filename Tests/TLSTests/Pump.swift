@@ -42,6 +42,10 @@ final class End {
     session = try TLSSession(context, role: role, expect: expect, server: server)
   }
 
+  init(origination context: OriginationContext) throws {
+    session = try TLSSession(origination: context)
+  }
+
   /// Runs a step with a window and gives what it wrote.
   func step(_ body: (inout TLSSession, inout OutputWindow) -> Void) -> [UInt8] {
     var storage = [UInt8](repeating: 0, count: windowBytes)
