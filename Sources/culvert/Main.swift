@@ -9,6 +9,6 @@ struct CulvertTool: ParsableCommand {
     version: Culvert.version,
     subcommands: [
       StatusCommand.self, IdentityCommand.self, MetricsCommand.self, DoctorCommand.self,
-      CACommand.self,
+      CACommand.self, PolicyCommand.self,
     ])
 }
