@@ -31,7 +31,7 @@ import Testing
   }
 
   @Test(arguments: [
-    ("a: 1\n---\nb: [", "x.yaml:3:"),
+    ("a: 1\n---\nb: [", "x.yaml:4:1: not valid YAML"),
     ("a: 1\n---\n&x b: 1", "x.yaml:3:1: anchors are not supported"),
     ("a: 1\n---\nb: 1\nb: 2", "x.yaml:4:1: \"b\" is given twice"),
   ])

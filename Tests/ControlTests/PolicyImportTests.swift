@@ -121,11 +121,11 @@ private let nothing = "sources: [\"0.0.0.0/32\"], notSources: [\"0.0.0.0/0\"]"
         # For namespace shop, labels app=db.
         inbound:
           # PeerAuthentication istio-system/default (1.yaml:2)
-          # PeerAuthentication shop/metrics-in-plaintext (1.yaml:13)
+          # PeerAuthentication shop/metrics-in-plaintext (1.yaml:14)
           mode: strict
           ports: { 9104: permissive }
         authorization:
-          # AuthorizationPolicy istio-system/no-strangers (1.yaml:20), rule 1
+          # AuthorizationPolicy istio-system/no-strangers (1.yaml:21), rule 1
           - { name: "istio-system/no-strangers", action: deny, notPrincipals: ["*"], notPorts: [9104] }
           # AuthorizationPolicy shop/web-to-db (2.yaml:1), rule 1
           - { name: "shop/web-to-db/1", action: allow, principals: ["spiffe://cluster.local/ns/shop/sa/web"], ports: [3306] }
@@ -376,7 +376,10 @@ private let nothing = "sources: [\"0.0.0.0/32\"], notSources: [\"0.0.0.0/0\"]"
     ("to", "operation: { ports: [\"0\"] }", "expected a port from 1 to 65535"),
     ("to", "operation: { ports: [\"80-81\"] }", "expected a port from 1 to 65535"),
     ("to", "operation: {}", "to[0].operation: must not be empty"),
-    ("when", "{ key: request.headers[a], values: [b] }", "\"request.headers[a]\" is not imported"),
+    (
+      "when", "{ key: \"request.headers[a]\", values: [b] }",
+      "\"request.headers[a]\" is not imported"
+    ),
     ("when", "{ key: destination.ip, values: [10.0.0.1] }", "\"destination.ip\" is not imported"),
     ("when", "{ key: connection.sni, values: [a] }", "\"connection.sni\" is not imported"),
     ("when", "{ key: source.ip }", "values or notValues must be given"),

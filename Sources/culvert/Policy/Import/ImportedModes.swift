@@ -147,7 +147,7 @@ extension PolicyImport {
       field.problem(
         "DISABLE takes connections out of the proxy here, and no authorization rule would hold for"
           + " them"),
-      of: object, leavingOut: "the wider mode holds")
+      of: object, leavingOut: "the mode of the wider level holds")
     return nil
   }
 }

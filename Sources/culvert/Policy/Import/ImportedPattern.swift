@@ -45,7 +45,7 @@ enum ImportedPattern: Hashable {
     }
   }
 
-  private func matches(_ text: String) -> Bool {
+  func matches(_ text: String) -> Bool {
     switch self {
     case .exact(let exact): text == exact
     case .prefix(let prefix): text.hasPrefix(prefix)

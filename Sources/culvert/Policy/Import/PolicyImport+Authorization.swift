@@ -74,6 +74,7 @@ extension PolicyImport {
           remarks.append("\(object.title): rule \(index + 1) matches nothing")
         }
         conditions += satisfiable.map { (index + 1, $0) }
+        guard conditions.count <= Self.rulesMaximum else { break }
       } catch {
         refuse(error, of: object, leavingOut: consequence)
       }
