@@ -1,25 +1,32 @@
 internal import Net
 
 /// The value of one field, with the name by which messages call it.
-struct Field {
+package struct Field {
   /// Dotted from the root: `outbound.rules[0].to`; empty for the root itself.
-  let path: String
-  let node: YAMLNode
+  package let path: String
+  package let node: YAMLNode
 
-  var mark: YAMLMark { node.mark }
+  package init(path: String, node: YAMLNode) {
+    self.path = path
+    self.node = node
+  }
 
-  func problem(_ message: String) -> Problem {
+  package var mark: YAMLMark { node.mark }
+
+  package func problem(_ message: String) -> Problem {
     Problem(mark, path.isEmpty ? message : "\(path): \(message)")
   }
 
-  func expected(_ what: String) -> Problem { problem("expected \(what), found \(node.summary)") }
+  package func expected(_ what: String) -> Problem {
+    problem("expected \(what), found \(node.summary)")
+  }
 }
 
 // MARK: - Lists and mappings
 
 extension Field {
   /// The fields of a mapping that may hold `known` keys only.
-  func fields(_ known: [String]) throws(Problem) -> [String: Field] {
+  package func fields(_ known: [String]) throws(Problem) -> [String: Field] {
     var fields: [String: Field] = [:]
     for (key, mark, value) in try entries() {
       guard known.contains(key) else {
@@ -35,7 +42,7 @@ extension Field {
   }
 
   /// The entries of a mapping whose keys are data.
-  func entries() throws(Problem) -> [(key: String, mark: YAMLMark, value: Field)] {
+  package func entries() throws(Problem) -> [(key: String, mark: YAMLMark, value: Field)] {
     guard case .mapping(let entries) = node.content else { throw expected("a mapping") }
     return entries.map { entry in
       let path = path.isEmpty ? entry.key : "\(path).\(entry.key)"
@@ -43,13 +50,13 @@ extension Field {
     }
   }
 
-  func items() throws(Problem) -> [Field] {
+  package func items() throws(Problem) -> [Field] {
     guard case .sequence(let items) = node.content else { throw expected("a list") }
     return items.enumerated().map { Field(path: "\(path)[\($0.offset)]", node: $0.element) }
   }
 
   /// A list in which leaving everything out would say something else than it seems to.
-  func nonEmptyItems() throws(Problem) -> [Field] {
+  package func nonEmptyItems() throws(Problem) -> [Field] {
     let items = try items()
     guard !items.isEmpty else { throw problem("must not be empty") }
     return items
@@ -72,7 +79,7 @@ extension Field {
 
 extension [String: Field] {
   /// A field that must be there; `owner` is the mapping it is missing from.
-  func required(_ key: String, in owner: Field) throws(Problem) -> Field {
+  package func required(_ key: String, in owner: Field) throws(Problem) -> Field {
     guard let field = self[key] else { throw owner.problem("missing field \"\(key)\"") }
     return field
   }
@@ -82,7 +89,7 @@ extension [String: Field] {
 
 extension Field {
   /// A text: quoted, or plain and not null, a boolean or a number.
-  func text() throws(Problem) -> String {
+  package func text() throws(Problem) -> String {
     guard case .scalar(let text, let isPlain) = node.content,
       !(isPlain && YAMLNode.isCoreSchemaValue(text))
     else { throw expected("a text") }
@@ -158,7 +165,7 @@ extension Field {
     return cidrs
   }
 
-  static func decimal(_ text: Substring) -> Int? {
+  package static func decimal(_ text: Substring) -> Int? {
     guard !text.isEmpty, text.utf8.allSatisfy({ (48...57).contains($0) }),
       text.utf8.count == 1 || text.utf8.first != UInt8(ascii: "0")
     else { return nil }

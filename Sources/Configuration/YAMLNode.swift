@@ -1,45 +1,51 @@
 /// One value of a YAML text, and where it stands.
-struct YAMLNode {
-  enum Content {
+package struct YAMLNode {
+  package enum Content {
     /// `isPlain`: written without quotes, so that it may be a number or nothing at all.
     case scalar(String, isPlain: Bool)
     case sequence([YAMLNode])
     case mapping([YAMLEntry])
   }
 
-  let mark: YAMLMark
-  let content: Content
+  package let mark: YAMLMark
+  package let content: Content
 }
 
 /// One `key: value`; keys are texts and differ from each other within a mapping.
-struct YAMLEntry {
-  let key: String
-  let keyMark: YAMLMark
-  let value: YAMLNode
+package struct YAMLEntry {
+  package let key: String
+  package let keyMark: YAMLMark
+  package let value: YAMLNode
 }
 
 /// A place in the text; both numbers are 1-based, columns count Unicode scalars.
-struct YAMLMark: Hashable {
-  let line: Int
-  let column: Int
+package struct YAMLMark: Hashable {
+  package let line: Int
+  package let column: Int
 
   static let start = YAMLMark(line: 1, column: 1)
 }
 
 /// What is wrong, before the name of the file is known.
-struct Problem: Error {
-  let mark: YAMLMark
-  let message: String
+package struct Problem: Error {
+  package let mark: YAMLMark
+  package let message: String
 
-  init(_ mark: YAMLMark, _ message: String) {
+  package init(_ mark: YAMLMark, _ message: String) {
     self.mark = mark
     self.message = message
   }
 }
 
 extension YAMLNode {
+  /// Whether this is null (YAML 1.2.2 §10.3.2): nothing written, or a word for nothing.
+  package var isNothing: Bool {
+    guard case .scalar(let text, isPlain: true) = content else { return false }
+    return ["", "~", "null", "Null", "NULL"].contains(text)
+  }
+
   /// The value as an error message shows it: one line, bounded.
-  var summary: String {
+  package var summary: String {
     switch content {
     case .scalar("", isPlain: true): "nothing"
     case .scalar(let text, _): Self.quote(text)
@@ -49,7 +55,7 @@ extension YAMLNode {
   }
 
   /// The text in quotes, in one line of at most about 60 characters.
-  static func quote(_ text: String) -> String {
+  package static func quote(_ text: String) -> String {
     let maximumShown = 60
     var shown = ""
     for scalar in text.unicodeScalars.prefix(maximumShown) {

@@ -1,7 +1,6 @@
 internal import CYAML
 
-/// Reads the part of YAML a configuration needs: one document of mappings with distinct text keys,
-/// lists and scalars. Anchors, aliases and tags are refused: a value stands where it is written.
+/// Reads the part of YAML a configuration needs: mappings with distinct text keys, lists and scalars. Anchors, aliases and tags are refused: a value stands where it is written.
 ///
 /// libyaml scans; what is kept of its events is this tree, bounded in size and depth.
 @safe struct YAMLReader: ~Copyable {
@@ -15,15 +14,26 @@ internal import CYAML
   private let bytes: UnsafeBufferPointer<UInt8>
   private var nodeCount = 0
 
-  /// The document's root.
+  /// The root of the only document.
   static func read(_ bytes: [UInt8]) throws(Problem) -> YAMLNode {
+    try read(bytes) { reader throws(Problem) in try reader.readDocument() }
+  }
+
+  /// The roots of all documents; empty documents are left out. The limits hold for all together.
+  static func readAll(_ bytes: [UInt8]) throws(Problem) -> [YAMLNode] {
+    try read(bytes) { reader throws(Problem) in try reader.readDocuments() }
+  }
+
+  private static func read<Result>(
+    _ bytes: [UInt8], _ body: (inout YAMLReader) throws(Problem) -> Result
+  ) throws(Problem) -> Result {
     guard bytes.count <= maximumBytes else {
       throw Problem(.start, "the file is larger than \(maximumBytes) bytes")
     }
-    return try unsafe bytes.withUnsafeBufferPointer { buffer throws(Problem) -> YAMLNode in
+    return try unsafe bytes.withUnsafeBufferPointer { buffer throws(Problem) -> Result in
       // The reader does not outlive this closure, nor the bytes.
       var reader = unsafe YAMLReader(buffer)
-      return try reader.readDocument()
+      return try body(&reader)
     }
   }
 
@@ -53,6 +63,17 @@ internal import CYAML
       throw Problem(end.mark, "a second YAML document; there must be one")
     }
     return root
+  }
+
+  private mutating func readDocuments() throws(Problem) -> [YAMLNode] {
+    _ = try next()  // the stream's start
+    var roots: [YAMLNode] = []
+    while case .documentStart = try next().kind {
+      let root = try readNode(try next(), depth: 1)
+      if !root.isNothing { roots.append(root) }
+      _ = try next()  // the document's end
+    }
+    return roots
   }
 
   private mutating func readNode(_ event: Event, depth: Int) throws(Problem) -> YAMLNode {

@@ -6,13 +6,14 @@ internal import Net
 struct PolicyCommand: ParsableCommand {
   static let configuration = CommandConfiguration(
     commandName: "policy",
-    abstract: "Explains what a configuration lets in.",
+    abstract: "Explains what a configuration lets in, and takes over policies of other meshes.",
     discussion: """
       EXAMPLES
         culvert policy test --config db.yaml --from spiffe://demo.mesh/ns/shop/sa/web \\
                             --to 10.90.0.2:3306
+        culvert policy import --namespace shop --labels app=db istio.yaml
       """,
-    subcommands: [Test.self])
+    subcommands: [Test.self, PolicyImportCommand.self])
 
   /// `culvert policy test`.
   struct Test: ParsableCommand {
