@@ -38,7 +38,7 @@ extension AnnouncementTests {
       let other = try pair.server.listenMarked()
       let unseen = try Seen(from: pair.client, to: family.server, other)
       #expect(unseen == .neither)
-      _ = announcing
+      withExtendedLifetime(announcing) {}
     }
 
     @Test("takes the bit away that a socket had from elsewhere", arguments: Family.allCases)
@@ -110,7 +110,7 @@ extension AnnouncementTests {
       #expect(
         recording.announcements.map { $0.options.filter { $0.first == 254 } }
           == [[AnnouncementOption.bytes], [AnnouncementOption.bytes]])
-      _ = more
+      withExtendedLifetime(more) {}
     }
 
     @Test("is not announced where SYN cookies forget it", arguments: Family.allCases)
