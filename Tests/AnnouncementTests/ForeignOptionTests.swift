@@ -42,7 +42,7 @@ struct OptionCase: CustomTestStringConvertible, Sendable {
 }
 
 extension AnnouncementTests {
-  @Suite("An option made by hand", .needsNftables, .needsIPv6)
+  @Suite("An option made by hand", .needsNftables, .needsIPv6, .needsSockOps)
   struct ForeignOptions {
     @Test("in a SYN", arguments: OptionCase.all)
     func inSYN(_ option: OptionCase) throws {

@@ -7,7 +7,7 @@ import Testing
 enum AnnouncementTests {}
 
 extension AnnouncementTests {
-  @Suite("A handshake", .needsNamespaces, .needsIPv6)
+  @Suite("A handshake", .needsNamespaces, .needsIPv6, .needsSockOps)
   struct Handshake {
     @Test(
       "tells each end whether the other announces, and changes one bit", arguments: Family.allCases)
@@ -111,6 +111,25 @@ extension AnnouncementTests {
         recording.announcements.map { $0.options.filter { $0.first == 254 } }
           == [[AnnouncementOption.bytes], [AnnouncementOption.bytes]])
       withExtendedLifetime(more) {}
+    }
+
+    @Test(
+      "is left alone in a namespace where nobody announces, though the cgroup is the same",
+      arguments: Family.allCases)
+    func otherNamespace(family: Family) throws {
+      let pair = try Pair(announcing: false)
+      let client = try Announcing.start(in: pair.client)
+      let listener = try pair.server.listenMarked()
+      let recording = try pair.captured {
+        let seen = try Seen(from: pair.client, to: family.server, listener)
+        #expect(seen == .neither)
+      }
+      #expect(recording.announcements.map(\.isACK) == [false])
+      let server = try Announcing.start(in: pair.server)
+      let other = try pair.server.listenMarked()
+      let seen = try Seen(from: pair.client, to: family.server, other)
+      #expect(seen == .both)
+      withExtendedLifetime((client, server)) {}
     }
 
     @Test("is not announced where SYN cookies forget it", arguments: Family.allCases)

@@ -5,19 +5,16 @@ import TestSupport
 import Testing
 
 extension AnnouncementTests {
-  @Suite("An announcer", .needsNamespaces, .needsIPv6)
+  @Suite("An announcer", .needsNamespaces, .needsIPv6, .needsSockOps)
   struct Lifetime {
     @Test("ends with its descriptor, and what listened stays silent", arguments: Family.allCases)
     func descriptor(family: Family) throws {
       let pair = try Pair(announcing: false)
-      let listener: Listener
-      do {
-        let announcing = try [pair.client, pair.server].map { try Announcing.start(in: $0) }
-        listener = try pair.server.listenMarked()
-        let before = try Seen(from: pair.client, to: family.server, listener)
-        #expect(before == .both)
-        withExtendedLifetime(announcing) {}
-      }
+      let announcing = try [pair.client, pair.server].map { try Announcing.start(in: $0) }
+      let listener = try pair.server.listenMarked()
+      let before = try Seen(from: pair.client, to: family.server, listener)
+      #expect(before == .both)
+      for end in announcing { end.stop() }
       let recording = try pair.captured {
         let after = try Seen(from: pair.client, to: family.server, listener)
         #expect(after == .neither)
@@ -30,12 +27,9 @@ extension AnnouncementTests {
     func successor(family: Family) throws {
       let pair = try Pair(announcing: false)
       let client = try Announcing.start(in: pair.client)
-      let listener: Listener
-      do {
-        let predecessor = try Announcing.start(in: pair.server)
-        listener = try pair.server.listenMarked()
-        withExtendedLifetime(predecessor) {}
-      }
+      let predecessor = try Announcing.start(in: pair.server)
+      let listener = try pair.server.listenMarked()
+      predecessor.stop()
       let between = try Seen(from: pair.client, to: family.server, listener)
       #expect(between == .neither)
       let successor = try Announcing.start(in: pair.server)

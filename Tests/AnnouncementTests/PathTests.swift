@@ -49,7 +49,7 @@ private final class Routed {
 }
 
 extension AnnouncementTests {
-  @Suite("On its way an announcement", .needsNftables, .needsIPv6)
+  @Suite("On its way an announcement", .needsNftables, .needsIPv6, .needsSockOps)
   struct Path {
     @Test("passes a redirect", arguments: Family.allCases)
     func redirect(family: Family) throws {

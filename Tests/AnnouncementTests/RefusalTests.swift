@@ -24,7 +24,7 @@ private func refusal(
 }
 
 extension AnnouncementTests {
-  @Suite("Refused", .needsNamespaces)
+  @Suite("Refused", .needsNamespaces, .needsSockOps)
   struct Refusals {
     @Test("without CAP_BPF: the capability is named")
     func capability() throws {
@@ -64,7 +64,8 @@ extension AnnouncementTests {
       let namespace = try Namespace("filtered")
       try namespace.check([
         "nft",
-        "table inet t { chain c { type filter hook input priority 0; meta l4proto tcp reject with tcp reset; }; }",
+        "table inet t { chain c { type filter hook input priority 0; "
+          + "tcp flags & (syn | ack) == syn reject with tcp reset; }; }",
       ])
       let error = try #require(try refusal(in: namespace))
       #expect(error.step == .selfTest)

@@ -1,7 +1,24 @@
 import Announcement
+import CLinux
 import Net
+import Synchronization
 import TestSupport
 import Testing
+
+/// Whether the kernel takes the shortest program of the type there is: `return 1`.
+private let canLoadSockOps: Bool = {
+  let program: [UInt64] = [0x0000_0001_0000_00b7, 0x95]
+  let number = unsafe culvert_bpf_load_sock_ops(program, 2, "Apache-2.0", nil, 0)
+  guard number >= 0 else { return false }
+  close(number)
+  return true
+}()
+
+extension Trait where Self == ConditionTrait {
+  static var needsSockOps: Self {
+    .enabled(if: canLoadSockOps, "needs sock_ops programs (bpf(2) with CAP_BPF)")
+  }
+}
 
 /// The marks the tests use.
 enum Marks {
@@ -10,11 +27,14 @@ enum Marks {
   static let answered = announcing | Mark.announced
 }
 
-/// Announces in a namespace as long as it lives.
+/// Announces in a namespace as long as it lives, or until told to stop.
 final class Announcing: Sendable {
-  private let announcer: Announcer
+  private let announcer: Mutex<Announcer?>
 
-  init(mark: UInt16) throws { announcer = try Announcer(mark: mark) }
+  init(mark: UInt16) throws { announcer = Mutex(try Announcer(mark: mark)) }
+
+  /// At once: the thread that made this object may hold it a moment longer.
+  func stop() { announcer.withLock { $0 = nil } }
 
   static func start(in namespace: Namespace, mark: UInt16 = UInt16(Mark.proxy)) throws -> Announcing
   {
