@@ -38,6 +38,22 @@ extension AnnouncementTests {
       #expect(!error.description.contains("\n"))
     }
 
+    @Test("without a visible cgroup and CAP_SYS_ADMIN: the capability is named")
+    func mounting() throws {
+      let error = try Namespace("bare").enter {
+        try Errno.check { culvert_capset(networkAdministration) }
+        do throws(AnnouncementError) {
+          _ = try ControlGroup.open("/", mounts: "")
+          return nil as AnnouncementError?
+        } catch {
+          return error
+        }
+      }
+      #expect(error?.step == .cgroup)
+      #expect(error?.errno == .notPermitted)
+      #expect(error?.description.contains("CAP_SYS_ADMIN") == true)
+    }
+
     @Test("with lo down: that is said")
     func loopback() throws {
       let namespace = try Namespace("down")
