@@ -1,3 +1,4 @@
+internal import CLinux
 package import Net
 
 /// Why mesh cannot be announced here; the text is one line that says what to do.
@@ -93,12 +94,12 @@ extension AnnouncementError {
     }
   }
 
-  static let loopbackDown = AnnouncementError(.selfTest, nil, "lo is down: run: ip link set lo up")
-
   static func cannotTry(_ errno: Errno) -> AnnouncementError {
     switch errno {
     case .notPermitted:
       AnnouncementError(.selfTest, errno, "marking sockets needs CAP_NET_ADMIN")
+    case Errno(ENETDOWN):
+      AnnouncementError(.selfTest, errno, "lo is down: run: ip link set lo up")
     default:
       AnnouncementError(
         .selfTest, errno, "a connection over 127.0.0.1 failed: something filters it")

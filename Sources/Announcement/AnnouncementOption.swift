@@ -1,11 +1,11 @@
-/// The TCP option by which a mesh proxy announces itself, in its SYN and in the SYN-ACK that answers
-/// one: an experimental option with an identifier of its own (RFC 6994 §3).
+/// The TCP option by which a mesh proxy announces itself, in its SYN and in the SYN-ACK that
+/// answers one: an experimental option with an identifier of its own (RFC 6994 §3).
 ///
 ///     254 | 5 | ExID, 2 bytes | version
 package enum AnnouncementOption {
   /// The second of the two kinds for experiments (RFC 4727).
   package static let kind: UInt8 = 254
-  /// Bytes in all, of the 40 that a TCP header has room for and of about 20 that a usual SYN leaves.
+  /// Bytes in all, of the 40 that a TCP header has room for; a usual SYN leaves 20 of them free.
   package static let byteCount: UInt8 = 5
   /// Tells this experiment from others of the same kind.
   package static let experimentID: UInt16 = 0xc17e

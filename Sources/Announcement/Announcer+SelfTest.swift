@@ -9,11 +9,10 @@ extension Announcer {
     let announcing: Bool?
     let silent: Bool?
     do throws(Errno) {
+      guard try LoopbackInterface.isUp() else { throw Errno(ENETDOWN) }
       let listener = try LoopbackListener(.v4, mark: mark | Mark.announce, savesSYN: true)
       announcing = try isAnnounced(listener, by: mark | Mark.announce)
       silent = try isAnnounced(listener, by: mark)
-    } catch Errno(EADDRNOTAVAIL), Errno(ENETUNREACH) {
-      throw .loopbackDown
     } catch {
       throw .cannotTry(error)
     }

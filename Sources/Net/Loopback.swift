@@ -1,5 +1,20 @@
 internal import CLinux
 
+/// The loopback interface of the calling thread's network namespace.
+package enum LoopbackInterface {
+  /// Whether `lo` is up (netdevice(7), SIOCGIFFLAGS).
+  package static func isUp() throws(Errno) -> Bool {
+    let socket = try Socket.stream(.v4)
+    let number = socket.number
+    var request = unsafe ifreq()
+    unsafe withUnsafeMutableBytes(of: &request.ifr_ifrn) { name in
+      unsafe name.copyBytes(from: Array("lo".utf8))
+    }
+    try Errno.check { unsafe culvert_ioctl(number, UInt(SIOCGIFFLAGS), &request) }
+    return unsafe request.ifr_ifru.ifru_flags & Int16(IFF_UP) != 0
+  }
+}
+
 /// A listener on the loopback address of the calling thread's network namespace.
 package struct LoopbackListener: ~Copyable {
   /// Loopback answers at once or, behind a filter that drops, never.

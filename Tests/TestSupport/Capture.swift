@@ -46,10 +46,14 @@ package struct Recording: Sendable {
   private let pcap: [UInt8]
   /// TCP payload per direction of each connection, in sequence order.
   package let streams: [[UInt8]]
+  /// The header of every TCP segment, in the order recorded.
+  package let headers: [TCPHeader]
 
   init(pcap: [UInt8]) {
     self.pcap = pcap
-    streams = TCPStreams(pcap: pcap).reassembled
+    let streams = TCPStreams(pcap: pcap)
+    self.streams = streams.reassembled
+    headers = streams.headers
   }
 
   /// Occurrences on the wire: in the reassembled streams, and in the raw packets, whichever is
@@ -91,6 +95,7 @@ private struct TCPStreams {
 
   private var flows: [Flow: [Segment]] = [:]
   private var order: [Flow] = []
+  private(set) var headers: [TCPHeader] = []
 
   init(pcap: [UInt8]) {
     var offset = 24
@@ -146,6 +151,8 @@ private struct TCPStreams {
   ) {
     guard end >= start + 20 else { return }
     let payload = start + Int(frame[start + 12] >> 4) * 4
+    guard payload <= end, let header = TCPHeader(frame[start..<payload]) else { return }
+    headers.append(header)
     guard payload < end else { return }
     let flow = Flow(
       source: source, destination: destination, ports: Array(frame[start..<start + 4]))

@@ -183,9 +183,12 @@ package final class Listener: @unchecked Sendable {
 
 extension Namespace {
   /// Listens on a port (0: any free one) of one address, or of all addresses of both families.
-  package func listen(on address: String = "::", port: UInt16 = 0, backlog: Int32 = 4096) throws
-    -> Listener
-  {
+  ///
+  /// `mark`: SO_MARK of the socket, set before it listens. `savesSYN`: TCP_SAVE_SYN.
+  package func listen(
+    on address: String = "::", port: UInt16 = 0, backlog: Int32 = 4096, mark: UInt32? = nil,
+    savesSYN: Bool = false
+  ) throws -> Listener {
     try enter {
       guard let ip = IPAddress(address) else { throw Trouble("not an address: \(address)") }
       let domain = ip.family == .v4 ? AF_INET : AF_INET6
@@ -195,6 +198,8 @@ extension Namespace {
       if ip.isUnspecified && ip.family == .v6 {
         try Socket.setOption(descriptor, level: Int32(IPPROTO_IPV6), IPV6_V6ONLY, 0)
       }
+      if let mark { try Socket.setMark(descriptor, mark) }
+      if savesSYN { try Socket.setSaveSYN(descriptor) }
       try Socket.bind(descriptor, to: SocketAddress(ip, port: port))
       try Errno.check { Glibc.listen(descriptor, backlog) }
       return try Listener(descriptor)
