@@ -258,8 +258,7 @@ extension TLSOrigination {
     ])
     let name = try fields.required("serverName", in: field)
     let serverName = try name.text()
-    let isHostName = ServerNamePattern(serverName) != nil && !serverName.hasPrefix("*")
-    guard IPAddress(serverName) != nil || isHostName else {
+    guard ServerName(serverName) != nil else {
       throw name.problem("\(YAMLNode.quote(serverName)) is neither a DNS name nor an IP address")
     }
     self.init(serverName: serverName)

@@ -18,22 +18,13 @@ package struct ServerNamePattern: Hashable, Sendable {
   private let name: String
   private let isSuffix: Bool
 
-  /// Reads `api.example.com` or `*.example.com`: letters, digits, `-` and `_` in labels of 1 to 63
-  /// bytes, 253 bytes at most (RFC 1035 §2.3.4); nil for anything else.
+  /// Reads a DNS name, or `*.` and one; nil for anything else.
   package init?(_ text: String) {
     isSuffix = text.hasPrefix("*.")
-    let name = (isSuffix ? String(text.dropFirst(2)) : text).lowercased()
-    guard name.utf8.count <= 253, Self.isHostName(name) else { return nil }
-    self.name = name
-  }
-
-  private static func isHostName(_ name: String) -> Bool {
-    name.split(separator: ".", omittingEmptySubsequences: false).allSatisfy { label in
-      (1...63).contains(label.utf8.count)
-        && label.utf8.allSatisfy {
-          (0x61...0x7a).contains($0) || (0x30...0x39).contains($0) || $0 == 0x2d || $0 == 0x5f
-        }
+    guard case .name(let name) = ServerName(isSuffix ? String(text.dropFirst(2)) : text) else {
+      return nil
     }
+    self.name = name
   }
 
   /// Whether a ClientHello's server name fits, whatever its case (RFC 6066 §3).
