@@ -78,15 +78,15 @@ package struct Authorization: Sendable {
   package func judge(_ facts: AuthorizationFacts) -> AuthorizationVerdict {
     if rules.isEmpty { return AuthorizationVerdict(outcome: .allowed(rule: nil)) }
     let subject = AuthorizationSubject(facts)
-    let denied = denying.first(matching: subject, in: rules)
-    let allowed = denied == nil ? allowing.first(matching: subject, in: rules) : nil
+    let denied = denying.first(matching: subject)
+    let allowed = denied == nil ? allowing.first(matching: subject) : nil
     let outcome = Self.outcome(
       denied: denied, allowed: allowed, hasAllowRule: !allowing.isEmpty)
     if auditDenying.isEmpty, auditAllowing.isEmpty { return AuthorizationVerdict(outcome: outcome) }
 
-    let auditDenied = Self.earlier(denied, auditDenying.first(matching: subject, in: rules))
+    let auditDenied = Self.earlier(denied, auditDenying.first(matching: subject))
     // With a rule that denies, those that allow have not been asked, and need not be.
-    let auditAllowed = Self.earlier(allowed, auditAllowing.first(matching: subject, in: rules))
+    let auditAllowed = Self.earlier(allowed, auditAllowing.first(matching: subject))
     let audited = Self.outcome(
       denied: auditDenied, allowed: auditAllowed,
       hasAllowRule: !allowing.isEmpty || !auditAllowing.isEmpty)

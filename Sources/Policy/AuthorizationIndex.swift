@@ -15,37 +15,47 @@ struct AuthorizationIndex: Sendable {
     let port: UInt16?
   }
 
-  /// Indices of rules, ascending.
-  private var candidates: [Key: [Int]] = [:]
+  /// A reference, because taking a rule out of an array copies its dozen lists.
+  private final class Candidate: Sendable {
+    let index: Int
+    let rule: AuthorizationRule
+
+    init(_ index: Int, _ rule: AuthorizationRule) {
+      self.index = index
+      self.rule = rule
+    }
+  }
+
+  /// In the order of the rules.
+  private var candidates: [Key: [Candidate]] = [:]
 
   init(_ rules: [AuthorizationRule], where belongs: (AuthorizationRule) -> Bool) {
     for (index, rule) in rules.enumerated() where belongs(rule) {
-      for key in Self.keys(of: rule) { candidates[key, default: []].append(index) }
+      let candidate = Candidate(index, rule)
+      for key in Self.keys(of: rule) { candidates[key, default: []].append(candidate) }
     }
   }
 
   var isEmpty: Bool { candidates.isEmpty }
 
-  func first(matching subject: AuthorizationSubject, in rules: [AuthorizationRule]) -> Int? {
+  func first(matching subject: AuthorizationSubject) -> Int? {
     if isEmpty { return nil }
-    var first = first(nil, nil, matching: subject, in: rules, before: rules.count)
-    first = self.first(nil, subject.port, matching: subject, in: rules, before: first)
+    var first = first(nil, nil, matching: subject, before: .max)
+    first = self.first(nil, subject.port, matching: subject, before: first)
     if let principal = subject.principal {
-      first = self.first(principal, nil, matching: subject, in: rules, before: first)
-      first = self.first(principal, subject.port, matching: subject, in: rules, before: first)
+      first = self.first(principal, nil, matching: subject, before: first)
+      first = self.first(principal, subject.port, matching: subject, before: first)
     }
-    return first < rules.count ? first : nil
+    return first < .max ? first : nil
   }
 
   /// The first rule under a key that matches, or `end` if there is none before it.
   private func first(
-    _ principal: String?, _ port: UInt16?, matching subject: AuthorizationSubject,
-    in rules: [AuthorizationRule], before end: Int
+    _ principal: String?, _ port: UInt16?, matching subject: AuthorizationSubject, before end: Int
   ) -> Int {
-    guard let indices = candidates[Key(principal: principal, port: port)] else { return end }
-    for index in indices {
-      if index >= end { break }
-      if rules[index].matches(subject) { return index }
+    for candidate in candidates[Key(principal: principal, port: port)] ?? [] {
+      if candidate.index >= end { break }
+      if candidate.rule.matches(subject) { return candidate.index }
     }
     return end
   }

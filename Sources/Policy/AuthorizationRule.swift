@@ -18,11 +18,27 @@ package enum TextPattern: Hashable, Sendable {
 
   package func matches(_ text: String) -> Bool {
     switch self {
-    case .exact(let whole): whole.utf8.elementsEqual(text.utf8)
-    case .prefix(let start): text.utf8.starts(with: start.utf8)
-    case .suffix(let end): text.utf8.suffix(end.utf8.count).elementsEqual(end.utf8)
+    case .exact(let whole):
+      whole.utf8.count == text.utf8.count && Self.stands(whole.utf8, in: text.utf8, at: 0)
+    case .prefix(let start): Self.stands(start.utf8, in: text.utf8, at: 0)
+    case .suffix(let end):
+      Self.stands(end.utf8, in: text.utf8, at: text.utf8.count - end.utf8.count)
     case .present: true
     }
+  }
+
+  /// - Parameter offset: negative if the part is longer than the text.
+  private static func stands(
+    _ part: String.UTF8View, in text: String.UTF8View, at offset: Int
+  ) -> Bool {
+    let (part, text) = (part.span, text.span)
+    guard offset >= 0, part.count <= text.count - offset else { return false }
+    // Identities begin alike and end differently.
+    for index in stride(from: part.count - 1, through: 0, by: -1)
+    where part[index] != text[offset + index] {
+      return false
+    }
+    return true
   }
 }
 

@@ -45,11 +45,11 @@ import Testing
   private static func facts() throws -> [AuthorizationFacts] {
     let principals = [
       nil, "spiffe://a.mesh/ns/n/sa/s", "spiffe://b.mesh/ns/m/sa/s", "spiffe://b.mesh/x",
-      "spiffe://c/ns/n/sa/t/u", "spiffe://a.mesh",
+      "spiffe://c/ns/n/sa/t/u",
     ]
     var facts: [AuthorizationFacts] = []
     for principal in principals {
-      for (source, port) in [("10.0.0.1", 80), ("10.0.0.2", 81), ("fe80::1", 443)] {
+      for (source, port) in [("10.0.0.1", 80), ("10.0.0.2", 81)] {
         facts.append(
           AuthorizationFacts(
             principal: try principal.map { try SPIFFEID($0) },
@@ -107,7 +107,7 @@ import Testing
     let authorization = Authorization(rules)
     let reference = Reference(rules: rules)
     var outcomes: Set<AuthorizationOutcome> = []
-    for round in 0..<60 {
+    for round in 0..<40 {
       let facts = world.facts(random: &random)
       let connection = Reference.Connection(facts)
       let matching = rules.map { Reference.matches($0, connection) }

@@ -16,10 +16,12 @@ struct Reference {
 
     init(_ facts: AuthorizationFacts) {
       principal = facts.principal.map { "\($0)" }
-      let match = principal?.wholeMatch(of: #/spiffe://([^/]+)(?:/ns/([^/]+)/sa/([^/]+)|.*)/#)
-      trustDomain = match.map { String($0.1) }
-      namespace = match?.2.map(String.init)
-      serviceAccount = match?.3.map(String.init)
+      // spiffe: // TRUST DOMAIN / ns / NS / sa / SA
+      let parts = principal?.split(separator: "/", omittingEmptySubsequences: false) ?? []
+      let hasAccount = parts.count == 7 && parts[3] == "ns" && parts[5] == "sa"
+      trustDomain = parts.count > 2 ? String(parts[2]) : nil
+      namespace = hasAccount ? String(parts[4]) : nil
+      serviceAccount = hasAccount ? String(parts[6]) : nil
       source = facts.source
       port = facts.port
     }

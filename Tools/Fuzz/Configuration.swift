@@ -12,6 +12,7 @@ public func fuzz(_ start: UnsafePointer<UInt8>?, _ count: Int) -> CInt {
     precondition(Set([ports.outboundPort, ports.inboundPort, ports.meshPort]).count == 3)
     precondition(settings.adminSocket.hasPrefix("/") && settings.adminSocket.utf8.count <= 107)
     check(settings)
+    check(settings.authorization)
   } catch {
     precondition((error.line ?? 0) >= 1 && (error.column ?? 0) >= 1)
     let lines = bytes.count { $0 == 10 || $0 == 13 || $0 == 0x85 || $0 == 0xa8 || $0 == 0xa9 } + 2
@@ -48,5 +49,24 @@ private func check(_ settings: Settings) {
   }
   for id in settings.outbound.rules.flatMap(\.expect) + settings.outbound.peers.map(\.identity) {
     precondition(!id.path.isEmpty && domains?.contains(id.trustDomain) ?? true)
+  }
+}
+
+/// Names differ, and a pattern is what it is written as.
+private func check(_ authorization: Authorization) {
+  let rules = authorization.rules
+  precondition(rules.count <= Authorization.maximumRules)
+  precondition(Set(rules.map(\.name)).count == rules.count)
+  for rule in rules {
+    precondition((1...128).contains(rule.name.utf8.count))
+    let fields = [
+      rule.principals, rule.notPrincipals, rule.trustDomains, rule.notTrustDomains,
+      rule.namespaces, rule.notNamespaces, rule.serviceAccounts, rule.notServiceAccounts,
+    ]
+    for pattern in fields.joined() { precondition(TextPattern(pattern.description) == pattern) }
+    for case .exact(let text) in rule.principals + rule.notPrincipals {
+      precondition((try? SPIFFEID(text))?.path.isEmpty == false, "no workload")
+    }
+    precondition(Set(rule.principals).isDisjoint(with: rule.notPrincipals))
   }
 }

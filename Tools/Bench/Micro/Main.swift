@@ -7,7 +7,7 @@ import TLS
 @main struct MicroBench: ParsableCommand {
   static let configuration = CommandConfiguration(
     commandName: "culvert-microbench",
-    abstract: "Times sniffing, handshakes, sealing and opening on one thread.",
+    abstract: "Times sniffing, authorization, handshakes, sealing and opening on one thread.",
     discussion: """
       Shown are the median and, in brackets, the fastest and slowest of several batches.
 
@@ -34,8 +34,16 @@ import TLS
     var figures = [
       try timing.handshake(resumes: false), try timing.handshake(resumes: true),
     ]
-    if !handshakes { figures = try bytes(timing) + figures }
+    if !handshakes { figures = try bytes(timing) + judgements(timing) + figures }
     print(json ? Figure.json(figures) : Figure.table(figures))
+  }
+
+  private func judgements(_ timing: Timing) throws -> [Figure] {
+    var figures: [Figure] = []
+    for ruleKind in RuleKind.allCases {
+      for count in [10, 1000, 10_000] { figures.append(try timing.judge(ruleKind, count)) }
+    }
+    return figures
   }
 
   private func bytes(_ timing: Timing) throws -> [Figure] {

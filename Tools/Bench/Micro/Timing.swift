@@ -12,7 +12,7 @@ struct Timing {
   let batchNanoseconds: UInt64
 
   /// - Parameter operation: called with a number that counts up.
-  private func figure(
+  func figure(
     _ name: String, bytes: Int, _ operation: (Int) throws -> Void
   ) rethrows -> Figure {
     let clock = ContinuousClock()
