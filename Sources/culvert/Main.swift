@@ -9,6 +9,6 @@ struct CulvertTool: ParsableCommand {
     version: Culvert.version,
     subcommands: [
       StatusCommand.self, IdentityCommand.self, MetricsCommand.self, DoctorCommand.self,
-      PolicyCommand.self, CACommand.self,
+      MigrateCommand.self, PinsCommand.self, PolicyCommand.self, CACommand.self,
     ])
 }

@@ -58,10 +58,10 @@ private final class Policy {
   @Test(
     arguments: [
       (web, "10.90.0.2:3306", "10.90.1.1", "allowed_by_rule", "web-to-db"),
-      (web, "10.90.0.2:9104", "10.90.1.1", "no_rule_allows", nil),
-      (web + "-batch", "[fd00::2]:9104", "10.90.0.1", "denied_by_rule", "no-batch"),
+      (web, "10.90.0.2:9104", "10.90.1.1", "not_allowed_by_policy", nil),
+      (web + "-batch", "[fd00::2]:9104", "10.90.0.1", "denied_by_policy", "no-batch"),
       ("none", "10.90.0.2:9104", "10.90.0.1", "allowed_by_rule", "metrics"),
-      ("none", "10.90.0.2:22", "10.90.0.1", "no_rule_allows", nil),
+      ("none", "10.90.0.2:22", "10.90.0.1", "not_allowed_by_policy", nil),
       ("none", "10.90.0.2:3306", "10.90.0.1", "plaintext_in_strict", nil),
       ("spiffe://stranger.mesh/a", "10.90.0.2:9104", "10.90.0.1", "unknown_trust_domain", nil),
     ] as [(String, String, String, String, String?)])
@@ -110,7 +110,7 @@ private final class Policy {
         to       10.90.0.2:9104
         mode     permissive: plaintext is served
         verdict  allowed: allowed_by_rule metrics
-        audit    if all rules counted: refused: denied_by_rule mtls
+        audit    if all rules counted: refused: denied_by_policy mtls
 
         """), "\(outcome.output)")
   }
@@ -173,14 +173,14 @@ private final class Policy {
   /// The table below the worked example in Docs/CONFIGURATION.md.
   @Test(arguments: [
     (web, 3306, "10.90.0.1", "allowed_by_rule web-to-db"),
-    (web, 9104, "10.90.0.1", "no_rule_allows"),
+    (web, 9104, "10.90.0.1", "not_allowed_by_policy"),
     (
       "spiffe://demo.mesh/ns/monitoring/sa/scrape", 9104, "10.90.0.1",
       "allowed_by_rule monitoring"
     ),
     (
       "spiffe://demo.mesh/ns/monitoring/sa/nightly-batch", 9104, "10.90.0.1",
-      "denied_by_rule no-batch"
+      "denied_by_policy no-batch"
     ),
     ("none", 9105, "10.90.0.20", "allowed_by_rule old-backup"),
     ("none", 3306, "10.90.0.20", "plaintext_in_strict"),
@@ -203,7 +203,7 @@ private final class Policy {
     #expect(outcome.output.contains(": \(verdict)\n"), "\(outcome.output)\(outcome.error)")
     #expect(
       outcome.output.contains(
-        "\naudit    if all rules counted: refused: denied_by_rule mtls-everywhere")
+        "\naudit    if all rules counted: refused: denied_by_policy mtls-everywhere")
         == (port == 9105))
   }
 }

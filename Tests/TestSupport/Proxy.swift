@@ -16,6 +16,12 @@ package struct ProxyConfiguration: Sendable {
   package var inboundMode = "permissive"
   /// Port → mode.
   package var inboundPorts: [UInt16: String] = [:]
+  /// Key → YAML value of what else is in `inbound`, `outbound` and `discovery`.
+  package var inbound: [String: String] = [:]
+  package var outbound: [String: String] = [:]
+  package var discovery: [String: String] = [:]
+  /// Rules, each a YAML flow mapping.
+  package var authorization: [String] = []
   package var outboundMode = "auto"
   /// Each a YAML flow mapping, such as `{ to: [0.0.0.0/0], action: deny }`.
   package var outboundRules: [String] = []
@@ -57,13 +63,21 @@ package struct ProxyConfiguration: Sendable {
       let ports = inboundPorts.sorted(by: <).map { "\($0): \($1)" }.joined(separator: ", ")
       lines.append("  ports: { \(ports) }")
     }
+    lines += inbound.sorted(by: <).map { "  \($0): \($1)" }
     lines += ["outbound:", "  mode: \(outboundMode)"]
+    lines += outbound.sorted(by: <).map { "  \($0): \($1)" }
     if !outboundRules.isEmpty {
       lines += ["  rules:"] + outboundRules.map { "    - \($0)" }
     }
     if !peers.isEmpty {
       lines += ["  peers:"]
       lines += peers.map { "    - { address: \"\($0.address)\", identity: \"\($0.identity)\" }" }
+    }
+    if !discovery.isEmpty {
+      lines += ["discovery:"] + discovery.sorted(by: <).map { "  \($0): \($1)" }
+    }
+    if !authorization.isEmpty {
+      lines += ["authorization:"] + authorization.map { "  - \($0)" }
     }
     if !interception.isEmpty {
       lines += ["interception:"] + interception.sorted(by: <).map { "  \($0): \($1)" }
@@ -137,6 +151,13 @@ package struct ProxyStatus: Decodable, Sendable {
     package let lastError: String?
   }
 
+  package struct Discovery: Decodable, Sendable {
+    package let announce: String
+    package let announceReason: String?
+    package let probes: [String: Int]
+    package let identityChanges: Int
+  }
+
   package struct Connections: Decodable, Sendable {
     package let open: [String: Int]
     package let accepted: Int
@@ -163,6 +184,7 @@ package struct ProxyStatus: Decodable, Sendable {
   package let listeners: [Listener]
   package let inbound: Direction
   package let outbound: Direction
+  package let discovery: Discovery
   package let identity: Identity
   package let bundles: [Bundle]
   package let connections: Connections

@@ -21,6 +21,29 @@ package enum AdminClient {
     return status
   }
 
+  /// The status of the proxy at `path` as soon as it has an identity and does not drain; throws one
+  /// line for people if that takes longer.
+  package static func readyStatus(
+    at path: String, withinSeconds seconds: Int
+  ) throws(LoadError) -> StatusReport {
+    let deadline = Clock.milliseconds() + Int64(seconds) * 1000
+    while true {
+      var problem: LoadError
+      do throws(LoadError) {
+        let report = try status(at: path)
+        if report.identity.state == "ready", !report.draining { return report }
+        let what = report.draining ? "it drains" : "its identity is \(report.identity.state)"
+        problem = LoadError(description: "\(path): not ready after \(seconds) s: \(what)")
+      } catch {
+        problem = error
+      }
+      guard Clock.milliseconds() < deadline else { throw problem }
+      usleep(readyLookMicroseconds)
+    }
+  }
+
+  private static let readyLookMicroseconds: UInt32 = 100_000
+
   /// The identity of the proxy at `path`, and whom it trusts; throws one line for people.
   package static func identity(at path: String) throws(LoadError) -> IdentityReport {
     guard let identity = try ask(AdminRequest(.identity), at: path).identity else {

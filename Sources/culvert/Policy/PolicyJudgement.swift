@@ -26,8 +26,8 @@ struct PolicyJudgement: Encodable {
     case allowedByRule = "allowed_by_rule"
     case allowedWithoutRule = "allowed_without_rule"
     case declaredProbe = "declared_probe"
-    case deniedByRule = "denied_by_rule"
-    case noRuleAllows = "no_rule_allows"
+    case deniedByRule = "denied_by_policy"
+    case noRuleAllows = "not_allowed_by_policy"
     case plaintextInStrict = "plaintext_in_strict"
     case unknownTrustDomain = "unknown_trust_domain"
   }
