@@ -92,8 +92,8 @@ let package = Package(
     program(
       "culvert",
       [
-        "CLinux", "Configuration", "Control", "DataPlane", "Identity", "Net", "Netfilter", "Policy",
-        "TLS",
+        "Announcement", "CLinux", "Configuration", "Control", "DataPlane", "Identity", "Net",
+        "Netfilter", "Policy", "TLS",
       ]),
 
     .executableTarget(

@@ -16,7 +16,7 @@ import Testing
   @Test func itsExamplesAreValid() throws {
     let blocks = try text("Docs/CONFIGURATION.md").components(separatedBy: "```")
     let examples = blocks.filter { $0.hasPrefix("yaml\n") }.map { $0.dropFirst(5) }
-    #expect(examples.count == 6)
+    #expect(examples.count == 7)
     for example in examples { #expect(Sample.complaint(String(example)) == nil) }
   }
 

@@ -15,14 +15,12 @@ import Testing
     ("Workers: 1", "4:1: unknown field \"Workers\"; did you mean \"workers\"?"),
     ("authorisation: []", "4:1: unknown field \"authorisation\"; did you mean \"authorization\"?"),
     ("inbound: { mod: strict }", "4:12: unknown field \"inbound.mod\"; did you mean \"mode\"?"),
-    ("inbound: { probes: [] }", "4:12: unknown field \"inbound.probes\""),
-    ("outbound: { pins: {} }", "4:13: unknown field \"outbound.pins\""),
-    ("outbound: { registryOnly: true }", "4:13: unknown field \"outbound.registryOnly\""),
-    ("outbound: { expectTrustDomains: [] }", "4:13: unknown field \"outbound.expectTrustDomains\""),
+    ("inbound: { probe: [] }", "4:12: unknown field \"inbound.probe\"; did you mean \"probes\"?"),
     (
-      "outbound: { rules: [{ to: [0::/0], action: mtls, sni: [a] }] }",
-      "4:50: unknown field \"outbound.rules[0].sni\""
+      "discovery: { announces: off }",
+      "4:14: unknown field \"discovery.announces\"; did you mean \"announce\"?"
     ),
+    ("outbound: { pins: { ttl: 5 } }", "4:21: unknown field \"outbound.pins.ttl\""),
     ("admin: { http: 127.0.0.1:15020 }", "4:10: unknown field \"admin.http\""),
     ("limits: { maxConnections: 5 }", "4:11: unknown field \"limits.maxConnections\""),
     ("\"a\\nb\": 1", "4:1: unknown field \"a\\nb\""),
@@ -63,7 +61,7 @@ import Testing
   }
 
   @Test(arguments: [
-    ("workload: {}", "1:11: workload: missing field \"identity\" or \"mesh\""),
+    ("workload: {}", "1:11: workload: missing field \"identity\""),
     (
       "workload: { identity: {} }",
       "1:23: workload.identity: needs one of \"files\", \"workloadAPI\" and \"embeddedCA\""
@@ -231,7 +229,7 @@ import Testing
     ),
     (
       "{ to: [0::/0], action: tls }",
-      "5:28: outbound.rules[0].action: expected mtls, passthrough, plaintext or deny, found \"tls\""
+      "5:5: outbound.rules[0]: missing field \"tls\", which says whom the server must prove to be"
     ),
     (
       "{ to: [0::/0], action: mtls, expect: [] }",

@@ -97,6 +97,12 @@ import Testing
     #expect(KernelTLSChecks.kernelTLS(verdict).verdict == .found)
   }
 
+  @Test func `of announcing`() {
+    #expect(AnnouncementChecks.announcing(nil).verdict == .found)
+    let check = AnnouncementChecks.announcing("no cgroup v2")
+    #expect(check.verdict == .missing && check.seen == "no cgroup v2" && !check.isEssential)
+  }
+
   @Test func `of capabilities`() {
     let both = CapabilityChecks.capabilities(effective: 1 << 12 | 1 << 21, markRefusal: nil)
     #expect(both.verdict == .found)
@@ -273,9 +279,9 @@ import Testing
     }
     let names = checks.compactMap { $0["name"] }
     #expect(
-      names.prefix(8) == [
+      names.prefix(9) == [
         "kernel", "io_uring", "nftables", "original destination", "capabilities", "loopback",
-        "IPv6", "kTLS",
+        "IPv6", "kTLS", "announcing",
       ])
     #expect(names.contains("limits: descriptors"))
     #expect(Set(names).count == names.count)

@@ -1,5 +1,6 @@
 import Federation
 import Foundation
+import Telemetry
 import Testing
 import WorkloadAPI
 
@@ -40,7 +41,8 @@ import WorkloadAPI
   }
 
   @Test func `lists the metrics, all of them and no others`() throws {
-    let kinds = Scrape(MetricsText.text(.sample())).kinds
+    let name = Sightings.Name(serverName: "a.example", alpn: "h2")
+    let kinds = Scrape(MetricsText.text(.sample(), names: ([name: 1], 0))).kinds
     let rows = try Self.document("OPERATIONS").matches(of: #/\n\| `(culvert_\w+)` \| (\w+) \|/#)
     let listed = Dictionary(rows.map { (String($0.1), String($0.2)) }) { first, _ in first }
     #expect(listed == kinds)

@@ -1,4 +1,5 @@
 import Foundation
+import TestSupport
 import Testing
 
 @testable import Control
@@ -66,6 +67,9 @@ struct LogWriterTests {
     var log = LogWriter(descriptor: pipe.fileHandleForWriting.fileDescriptor)
     _ = Self.fill(&log)
     try pipe.fileHandleForReading.close()
+    // A process that another test starts at this moment has it until it executes its program.
+    var writer = pollfd(fd: pipe.fileHandleForWriting.fileDescriptor, events: 0, revents: 0)
+    try eventually("nobody reads") { unsafe poll(&writer, 1, 0) == 1 }
     let taken = ContinuousClock().measure {
       log.writeWhatFits()
       // Empty: the control thread then does not poll the descriptor, which would be ready for ever.

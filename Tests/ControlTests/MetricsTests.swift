@@ -25,7 +25,7 @@ struct Scrape {
 
   private mutating func read(_ line: String) {
     if line.wholeMatch(of: #/# HELP [a-z_]+ .+/#) != nil { return }
-    if let match = line.wholeMatch(of: #/# TYPE ([a-z_]+) (gauge|counter)/#) {
+    if let match = line.wholeMatch(of: #/# TYPE ([a-z_]+) (gauge|counter|histogram)/#) {
       if kinds.updateValue(String(match.2), forKey: String(match.1)) != nil {
         strange.append(line)
       }
@@ -33,7 +33,7 @@ struct Scrape {
     }
     let pattern = #/([a-z_]+)(?:\{((?:[a-z_]+="(?:[^"\\]|\\["\\n])*",?)*)\})? (-?[0-9.e+]+)/#
     guard let match = line.wholeMatch(of: pattern), let value = Double(match.3),
-      kinds[String(match.1)] != nil
+      isKnown(String(match.1))
     else { return strange.append(line) }
     var labels: [String: String] = [:]
     for label in (match.2 ?? "").matches(of: #/([a-z_]+)="((?:[^"\\]|\\["\\n])*)"/#) {
@@ -41,6 +41,14 @@ struct Scrape {
         .replacing("\\\"", with: "\"").replacing("\\\\", with: "\\")
     }
     samples.append(Sample(name: String(match.1), labels: labels, value: value))
+  }
+
+  /// Whether a name has a type, be it as a part of a histogram.
+  private func isKnown(_ name: String) -> Bool {
+    if let kind = kinds[name] { return kind != "histogram" }
+    return ["_bucket", "_sum", "_count"].contains { part in
+      name.hasSuffix(part) && kinds[String(name.dropLast(part.count))] == "histogram"
+    }
   }
 
   func value(_ name: String, _ labels: [String: String] = [:]) -> Double? {
@@ -52,7 +60,7 @@ struct Scrape {
   @Test func `are Prometheus text, each series once`() {
     let scrape = Scrape(MetricsText.text(.sample()))
     #expect(scrape.strange == [])
-    #expect(scrape.kinds.count == 11)
+    #expect(scrape.kinds.count == 17)
     #expect(
       Set(scrape.samples.map { "\($0.name)\($0.labels.sorted(by: <))" }).count
         == scrape.samples.count)

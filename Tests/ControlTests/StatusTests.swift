@@ -20,7 +20,9 @@ import Testing
         backend        io_uring, 2 workers
         listeners      outbound 127.0.0.1:15001, inbound [::]:15006
         inbound        permissive, port 8080 disabled, port 10000 strict
-        outbound       auto, 2 rules, 1 peer
+        authorization  8 rules, 1 audited
+        outbound       auto, 2 rules, 1 peer, 2 pins
+        discovery      announce failed (no cgroup v2); probe on; 3 mesh and 4 other addresses probed; in 10.0.0.0/8; 7 changes of a peer's identity
         identity       spiffe://demo.mesh/ns/shop/sa/web
         expires        2026-02-01T12:00:00.000Z, in 23 h 10 min
         source         files, ready; SVID 5, trust 2
@@ -105,7 +107,7 @@ import Testing
     let proxy = try FakeProxy(.answers(try encoded(AdminResponse(status: .sample()))))
     let outcome = try Tool.run("status", "--json", "--admin-socket", proxy.path)
     #expect(outcome.status == 0)
-    #expect(outcome.output.hasPrefix(#"{"backend":"io_uring","bundles":[{"ageSeconds":4000,"#))
+    #expect(outcome.output.hasPrefix(#"{"authorization":{"audited":1,"rules":8},"backend":"io_"#))
     #expect(outcome.output.last == "\n")
     #expect(outcome.output.count { $0 == "\n" } == 1)
     let object = try #require(
@@ -114,7 +116,7 @@ import Testing
       Set(object.keys) == [
         "version", "culvert", "pid", "uptimeSeconds", "epoch", "configuration", "backend",
         "workers", "listeners", "inbound", "outbound", "identity", "bundles", "connections",
-        "draining", "droppedLogLines", "kernelTLS",
+        "draining", "droppedLogLines", "kernelTLS", "discovery", "authorization",
       ])
     let identity = try #require(object["identity"] as? [String: Any])
     #expect(identity["id"] as? String == "spiffe://demo.mesh/ns/shop/sa/web")

@@ -57,6 +57,7 @@ enum Doctor {
         NetworkChecks.loopback(rulesAreInstalled: interception.rulesAreInstalled),
         NetworkChecks.ipv6(),
         KernelTLSChecks.kernelTLS(),
+        AnnouncementChecks.announcing(),
       ] + LimitChecks.all(connections: connections))
   }
 }

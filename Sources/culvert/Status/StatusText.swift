@@ -46,15 +46,41 @@ enum StatusText {
     let listeners = report.listeners.map { "\($0.role) \($0.address)" }
     let ports = report.inbound.ports.sorted { (UInt16($0.key) ?? 0) < (UInt16($1.key) ?? 0) }
       .map { "port \($0.key) \($0.value)" }
-    let outbound = [
+    var outbound = [
       report.outbound.mode, counted(report.outbound.rules, "rule"),
       counted(report.outbound.peers, "peer"),
     ]
+    if report.outbound.registryOnly { outbound.append("registry only") }
+    if let pins = report.outbound.pins { outbound.append(counted(pins, "pin")) }
     return [
       ("listeners", listeners.joined(separator: ", ")),
       ("inbound", ([report.inbound.mode] + ports).joined(separator: ", ")),
+      ("authorization", authorization(report.authorization)),
       ("outbound", outbound.joined(separator: ", ")),
+      ("discovery", discovery(report.discovery)),
     ]
+  }
+
+  private static func authorization(_ rules: StatusReport.Authorization) -> String {
+    rules.rules == 0
+      ? "no rules: whoever is served may connect"
+      : counted(rules.rules, "rule") + (rules.audited > 0 ? ", \(rules.audited) audited" : "")
+  }
+
+  private static func discovery(_ discovery: StatusReport.Discovery) -> String {
+    var parts = [
+      "announce \(discovery.announce)"
+        + (discovery.announceReason.map { " (\($0))" } ?? ""),
+      "probe \(discovery.probe)",
+      "\(discovery.meshAddresses) mesh and \(discovery.noMeshAddresses) other "
+        + (discovery.meshAddresses + discovery.noMeshAddresses == 1 ? "address" : "addresses")
+        + " probed",
+      "in \(discovery.meshRanges.joined(separator: " "))",
+    ]
+    if discovery.identityChanges > 0 {
+      parts.append(counted(discovery.identityChanges, "change") + " of a peer's identity")
+    }
+    return parts.joined(separator: "; ")
   }
 
   private static func identity(_ report: StatusReport) -> [(String, String)] {
