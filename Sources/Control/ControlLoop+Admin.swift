@@ -21,6 +21,7 @@ extension ControlLoop {
   mutating func serveAdmin(_ now: Int64) {
     let report = statusReport(now)
     let (identity, plane, epoch) = (identity, plane, epoch)
+    var isToEnforce = false
     admin.serve(now: now) { request in
       switch request.request {
       case .status:
@@ -35,8 +36,7 @@ extension ControlLoop {
             plane.sightings, inbound: epoch.inbound, outbound: epoch.outbound,
             uptimeSeconds: report.uptimeSeconds, nowMilliseconds: Timestamp.nowMilliseconds()))
       case .enforce:
-        Diagnostics.write("enforcing: connections that would not be let in now are ended")
-        plane.enforce()
+        isToEnforce = true
         return AdminResponse()
       case .pins:
         return AdminResponse(pins: PinReport.all(plane.pins))
@@ -44,6 +44,11 @@ extension ControlLoop {
         return PinReport.clear(plane.pins, request)
       }
     }
+    guard isToEnforce else { return }
+    // What was saved just before the request is meant, too.
+    reloadIfChanged(now)
+    Diagnostics.write("enforcing: connections that would not be let in now are ended")
+    plane.enforce()
   }
 
   private func statusReport(_ now: Int64) -> StatusReport {

@@ -303,6 +303,10 @@ package struct ControlLoop: ~Copyable {
 
   private mutating func reloadIfDue(_ now: Int64) {
     guard let due = reloadAt, now >= due else { return }
+    reloadIfChanged(now)
+  }
+
+  mutating func reloadIfChanged(_ now: Int64) {
     reloadAt = nil
     if files.hasChanged() || lastReloadError != nil { reload(now) }
   }

@@ -27,7 +27,9 @@ extension Worker where IO: ~Copyable {
   mutating func refuseAfterAlert(_ handle: Handle, _ reason: String) {
     guard handle.it.end == nil else { return }
     handle.it.details?.reason = reason
-    if !handle.it.isProbe { link.counters.refused(reason) }
+    // Somebody waits for the answer.
+    if handle.it.isProbe { return end(handle, .refused) }
+    link.counters.refused(reason)
     handle.it.end = .refused
     leaveAfterAlert(handle)
   }

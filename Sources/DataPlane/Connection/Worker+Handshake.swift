@@ -144,7 +144,10 @@ extension Worker where IO: ~Copyable {
     if let details = handle.it.details {
       details.peer = unsafe session.pointee.verifiedPeer
       details.handshake = kind
-      if side == .client, let source = details.source { shared.meshSources.insert(source.address) }
+      // Who announces does so whenever it means mTLS: its silence without is meant as well.
+      if side == .client, !handle.it.isAnnounced, let source = details.source {
+        shared.meshSources.insert(source.address)
+      }
     }
     guard isStillTrusted(handle) else { return }
     if handle.it.isProbe { return probeShaken(handle) }

@@ -14,6 +14,8 @@ struct MeshProbes {
   var waiting: [IPAddress: [Token]] = [:]
   var queue: [SocketAddress] = []
   var running = 0
+  /// Probes are being started: one that ends at once leaves the rest to whoever started it.
+  var isStarting = false
 }
 
 // Probe: a connection of our own to a mesh port, with a handshake and no data.
@@ -34,6 +36,9 @@ extension Worker where IO: ~Copyable {
   }
 
   private mutating func startProbes() {
+    guard !probes.isStarting else { return }
+    probes.isStarting = true
+    defer { probes.isStarting = false }
     while probes.running < MeshProbes.maximumRunning, !probes.queue.isEmpty, !isStopping {
       let meshPort = probes.queue.removeFirst()
       guard let handle = slab.take() else {

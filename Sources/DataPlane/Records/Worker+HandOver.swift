@@ -42,7 +42,8 @@ extension Worker where IO: ~Copyable {
       return false
     }
     link.counters.protected(by: .user)
-    if side == .server {
+    // Sessions with outside servers are not resumed.
+    if side == .server, handle.it.details?.origination == nil {
       handle.it.sessionDeadline = now + Self.ticketWaitNanoseconds
       scheduleDeadline(handle)
     } else {
