@@ -1,3 +1,4 @@
+import Policy
 import Testing
 
 @testable import culvert
@@ -13,11 +14,11 @@ import Testing
 
   private static let patterns =
     texts(3).dropFirst().flatMap { [.exact($0), .prefix($0), .suffix($0)] } + [.present]
-    as [ImportedPattern]
+    as [TextPattern]
 
   @Test func `is written as it is read`() {
-    for pattern in Self.patterns { #expect(ImportedPattern(pattern.text) == pattern) }
-    for text in ["", "**", "a*b", "*a*", "**a", "a**"] { #expect(ImportedPattern(text) == nil) }
+    for pattern in Self.patterns { #expect(TextPattern(pattern.description) == pattern) }
+    for text in ["", "**", "a*b", "*a*", "**a", "a**"] { #expect(TextPattern(text) == nil) }
   }
 
   @Test func `matches its example`() {
@@ -28,14 +29,14 @@ import Testing
     let texts = Self.texts(5).dropFirst()
     for left in Self.patterns {
       for right in Self.patterns {
-        do throws(ImportedPattern.Inexpressible) {
+        do throws(TextPattern.Inexpressible) {
           let both = try left.intersection(right)
           let isRight = texts.allSatisfy {
             (both?.matches($0) ?? false) == (left.matches($0) && right.matches($0))
           }
           #expect(isRight, "\(left) \(right) \(String(describing: both))")
         } catch {
-          let kinds = [left, right].map(\.text).map { $0.hasPrefix("*") }
+          let kinds = [left, right].map(\.description).map { $0.hasPrefix("*") }
           #expect(Set(kinds) == [true, false])
         }
       }

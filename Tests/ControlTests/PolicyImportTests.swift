@@ -1,3 +1,4 @@
+import Configuration
 import Foundation
 import TestSupport
 import Testing
@@ -13,9 +14,24 @@ func imported(
     try text.write(toFile: directory.file(name), atomically: true, encoding: .utf8)
     names.append(name)
   }
-  return try Tool.run(
+  let outcome = try Tool.run(
     ["policy", "import"] + options + names,
     through: ["env", "--chdir", directory.file("")])
+  if outcome.status == 0 { expectConfiguration(outcome.output) }
+  return outcome
+}
+
+/// What is printed is taken as it stands by a workload that could trust anybody.
+private func expectConfiguration(_ text: String) {
+  let workload = """
+    workload:
+      identity: { files: { certificate: a.pem, privateKey: a.key } }
+      trustBundles: [{ directory: bundles }]
+
+    """
+  #expect(throws: Never.self, "\(text)") {
+    _ = try Settings.parse(yaml: Array((workload + text).utf8), file: "c.yaml", directory: "/c")
+  }
 }
 
 /// An AuthorizationPolicy `shop/p` with this `spec`, in YAML's flow style.

@@ -1,6 +1,7 @@
 internal import Configuration
 internal import Identity
 internal import Net
+internal import Policy
 
 /// Reads one item of an AuthorizationPolicy's `rules`.
 ///
@@ -51,7 +52,7 @@ struct AuthorizationRuleReader {
   private func both(
     _ left: RuleConditions, _ right: RuleConditions, at place: Field
   ) throws(Problem) -> RuleConditions {
-    do throws(ImportedPattern.Inexpressible) {
+    do throws(TextPattern.Inexpressible) {
       return try left.and(right)
     } catch {
       throw place.problem("a prefix and a suffix must both match here; Culvert has no such pattern")
@@ -181,13 +182,13 @@ extension AuthorizationRuleReader {
     return items
   }
 
-  private func trustDomains(_ list: Field) throws(Problem) -> [ImportedPattern] {
+  private func trustDomains(_ list: Field) throws(Problem) -> [TextPattern] {
     try items(list).map { item throws(Problem) in try item.trustDomainPattern() }
   }
 
   /// A SPIFFE ID without `spiffe://`. In a whole one, `cluster.local` is whatever the mesh's trust
   /// domain is (pilot/pkg/security/trustdomain).
-  private func principal(_ field: Field) throws(Problem) -> ImportedPattern {
+  private func principal(_ field: Field) throws(Problem) -> TextPattern {
     switch try field.pattern() {
     case .present: return .present
     case .exact(let text):
@@ -222,7 +223,7 @@ extension AuthorizationRuleReader {
   }
 
   /// `NAMESPACE/NAME` or `NAME`, in whatever trust domain.
-  private func serviceAccount(_ field: Field) throws(Problem) -> ImportedPattern {
+  private func serviceAccount(_ field: Field) throws(Problem) -> TextPattern {
     let text = try field.text()
     let parts = text.split(separator: "/", omittingEmptySubsequences: false)
     guard (1...2).contains(parts.count), parts.allSatisfy({ !$0.isEmpty }),
@@ -249,7 +250,7 @@ extension Field {
   }
 
   /// A pattern for the namespace in an ID of the form `TD/ns/NAMESPACE/sa/NAME`.
-  fileprivate func namespace() throws(Problem) -> ImportedPattern {
+  fileprivate func namespace() throws(Problem) -> TextPattern {
     let pattern = try pattern()
     let example = pattern.example
     guard !example.contains("/") else { throw expected("a namespace") }
@@ -257,7 +258,7 @@ extension Field {
     return pattern
   }
 
-  fileprivate func trustDomainPattern() throws(Problem) -> ImportedPattern {
+  fileprivate func trustDomainPattern() throws(Problem) -> TextPattern {
     let pattern = try pattern()
     do throws(SPIFFEIDError) {
       _ = try TrustDomain(pattern.example)
@@ -268,9 +269,9 @@ extension Field {
   }
 
   /// Exact, `x*`, `*x` or `*`.
-  fileprivate func pattern() throws(Problem) -> ImportedPattern {
+  fileprivate func pattern() throws(Problem) -> TextPattern {
     let text = try text()
-    guard let pattern = ImportedPattern(text),
+    guard let pattern = TextPattern(text),
       text.utf8.allSatisfy({ Self.isPlain($0) || $0 == UInt8(ascii: "*") })
     else {
       throw problem(
@@ -309,7 +310,7 @@ extension Field {
 }
 
 extension RuleConditions {
-  fileprivate init(_ field: Text, _ patterns: [ImportedPattern], _ isNegative: Bool) {
+  fileprivate init(_ field: Text, _ patterns: [TextPattern], _ isNegative: Bool) {
     self.init()
     // There is nothing yet that could contradict.
     if isNegative { exclude(field, patterns) } else { set(field, patterns) }

@@ -1,40 +1,6 @@
-/// A text pattern of a rule: exact, `x*`, `*x` or `*`.
-enum ImportedPattern: Hashable {
-  case exact(String)
-  case prefix(String)
-  case suffix(String)
-  /// Any text, but not none.
-  case present
+internal import Policy
 
-  /// Returns nil for a star elsewhere than at one end, and for no text at all.
-  init?(_ text: String) {
-    let isSuffix = text.hasPrefix("*")
-    let isPrefix = text.hasSuffix("*")
-    let rest = text.drop { $0 == "*" }
-    if text == "*" {
-      self = .present
-    } else if isSuffix {
-      self = .suffix(String(text.dropFirst()))
-      guard !rest.contains("*"), rest.count == text.count - 1 else { return nil }
-    } else if isPrefix {
-      self = .prefix(String(text.dropLast()))
-      guard !text.dropLast().contains("*") else { return nil }
-    } else {
-      self = .exact(text)
-      guard !text.isEmpty, !text.contains("*") else { return nil }
-    }
-  }
-
-  /// As a configuration writes it.
-  var text: String {
-    switch self {
-    case .exact(let text): text
-    case .prefix(let text): text + "*"
-    case .suffix(let text): "*" + text
-    case .present: "*"
-    }
-  }
-
+extension TextPattern {
   /// A text that it matches.
   var example: String {
     switch self {
@@ -42,15 +8,6 @@ enum ImportedPattern: Hashable {
     case .prefix(let text): text + "x"
     case .suffix(let text): "x" + text
     case .present: "x"
-    }
-  }
-
-  func matches(_ text: String) -> Bool {
-    switch self {
-    case .exact(let exact): text == exact
-    case .prefix(let prefix): text.hasPrefix(prefix)
-    case .suffix(let suffix): text.hasSuffix(suffix)
-    case .present: true
     }
   }
 

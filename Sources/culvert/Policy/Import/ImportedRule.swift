@@ -1,4 +1,5 @@
 internal import Net
+internal import Policy
 
 /// One rule of `authorization`, and where it comes from.
 struct ImportedRule {
@@ -27,9 +28,9 @@ struct RuleConditions {
   enum Text: String, CaseIterable { case principals, trustDomains, namespaces }
 
   /// One of them must match; no entry: whatever it is, even none. An empty list matches nothing.
-  private(set) var texts: [Text: [ImportedPattern]] = [:]
+  private(set) var texts: [Text: [TextPattern]] = [:]
   /// None of them may match.
-  private(set) var notTexts: [Text: [ImportedPattern]] = [:]
+  private(set) var notTexts: [Text: [TextPattern]] = [:]
   /// nil: any address.
   private(set) var sources: [CIDR]?
   private(set) var notSources: [CIDR] = []
@@ -58,10 +59,10 @@ struct RuleConditions {
 
 extension RuleConditions {
   mutating func require(
-    _ field: Text, _ patterns: [ImportedPattern]
-  ) throws(ImportedPattern.Inexpressible) {
+    _ field: Text, _ patterns: [TextPattern]
+  ) throws(TextPattern.Inexpressible) {
     guard let present = texts[field] else { return set(field, patterns) }
-    var both: [ImportedPattern] = []
+    var both: [TextPattern] = []
     for left in present {
       for right in patterns {
         if let pattern = try left.intersection(right) { both.append(pattern) }
@@ -71,11 +72,11 @@ extension RuleConditions {
   }
 
   /// Where nothing was asked of the field before.
-  mutating func set(_ field: Text, _ patterns: [ImportedPattern]) {
+  mutating func set(_ field: Text, _ patterns: [TextPattern]) {
     texts[field] = unique(patterns)
   }
 
-  mutating func exclude(_ field: Text, _ patterns: [ImportedPattern]) {
+  mutating func exclude(_ field: Text, _ patterns: [TextPattern]) {
     notTexts[field] = unique(notTexts[field, default: []] + patterns)
   }
 
@@ -104,7 +105,7 @@ extension RuleConditions {
   mutating func exclude(ports numbers: Set<UInt16>) { notPorts.formUnion(numbers) }
 
   /// What matches both.
-  func and(_ other: Self) throws(ImportedPattern.Inexpressible) -> Self {
+  func and(_ other: Self) throws(TextPattern.Inexpressible) -> Self {
     var both = self
     for field in Text.allCases {
       if let patterns = other.texts[field] { try both.require(field, patterns) }
@@ -153,10 +154,11 @@ extension RuleConditions {
       fields.append("\(name): [\(list)]")
     }
     for field in Text.allCases {
-      add(field.rawValue, (texts[field] ?? []).map(\.text))
+      add(field.rawValue, (texts[field] ?? []).map(\.description))
       let name = field.rawValue
       add(
-        "not\(name.prefix(1).uppercased())\(name.dropFirst())", (notTexts[field] ?? []).map(\.text))
+        "not\(name.prefix(1).uppercased())\(name.dropFirst())",
+        (notTexts[field] ?? []).map(\.description))
     }
     add("sources", (sources ?? []).map(\.description))
     add("notSources", notSources.map(\.description))

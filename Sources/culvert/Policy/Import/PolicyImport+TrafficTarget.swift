@@ -1,5 +1,6 @@
 internal import Configuration
 internal import Identity
+internal import Policy
 
 extension PolicyImport {
   /// SMI denies by default: with no TrafficTarget for the workload, nothing is allowed.
@@ -74,7 +75,7 @@ extension PolicyImport {
     }
   }
 
-  private func principals(_ sources: Field) throws(Problem) -> [ImportedPattern] {
+  private func principals(_ sources: Field) throws(Problem) -> [TextPattern] {
     let items = try sources.nonEmptyItems()
     guard items.count <= AuthorizationRuleReader.valuesMaximum else {
       throw sources.problem("more than \(AuthorizationRuleReader.valuesMaximum) values")
