@@ -5,7 +5,7 @@ enum MigrateText {
   static func text(_ report: MigrationReport, all: Bool) -> String {
     var text =
       "inbound \(report.inboundMode), outbound \(report.outboundMode); "
-      + "seen in \(StatusText.duration(report.uptimeSeconds))\n"
+      + "seen since the proxy started, \(StatusText.duration(report.uptimeSeconds)) ago\n"
     for direction in ["inbound", "outbound"] {
       let entries = report.entries.filter { $0.direction == direction && (all || $0.breaks) }
       if !entries.isEmpty { text += "\n" + section(direction, entries) }
