@@ -55,7 +55,7 @@ struct Attack {
 
   private init(_ rule: String) { self.rule = rule }
 
-  /// Of what arrives in the namespace.
+  /// Of what arrives from outside: a proxy tries its announcements over loopback when it starts.
   func start(in namespace: Namespace) throws {
     try namespace.check(
       ["nft", "-f", "-"],
@@ -63,7 +63,7 @@ struct Attack {
         table inet attack {
           chain prerouting {
             type filter hook prerouting priority raw;
-            \(rule)
+            iifname != lo \(rule)
           }
         }
         """)
