@@ -44,6 +44,16 @@ struct MeshAnswersTests {
     #expect(renewed?.isToRefresh == false)
   }
 
+  @Test("What is forgotten is asked again, and nothing else")
+  func forgetting() {
+    let answers = MeshAnswers()
+    for number in 1...2 { answers.store(address(number), isMesh: true, now: second) }
+    answers.forget(address(1))
+    answers.forget(address(3))
+    #expect(answers.find(address(1), now: second) == nil)
+    #expect(answers.find(address(2), now: second)?.isMesh == true)
+  }
+
   @Test("A flood of addresses displaces some, and never grows")
   func flood() {
     let answers = MeshAnswers()
@@ -52,11 +62,11 @@ struct MeshAnswersTests {
     #expect(answers.counts == (0, limit))
     for number in limit..<6_000 {
       answers.store(address(number), isMesh: true, now: second)
-      let (mesh, noMesh) = answers.counts
-      #expect(mesh + noMesh == limit)
       // The newest is never the one that makes room.
       #expect(answers.find(address(number), now: second) != nil)
     }
+    let (mesh, noMesh) = answers.counts
+    #expect(mesh + noMesh == limit)
     // Known already: nothing makes room for it.
     let known = (0..<6_000).filter { answers.find(address($0), now: second) != nil }
     #expect(known.count == limit)

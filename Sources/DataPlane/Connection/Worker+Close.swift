@@ -20,6 +20,7 @@ extension Worker where IO: ~Copyable {
     handle.it.details?.reason = refusal.rawValue
     if let detail { handle.it.details?.detail = detail }
     if !handle.it.isProbe { link.counters.refused(refusal.rawValue) }
+    noteBrokenPromise(handle, refusal.rawValue)
     end(handle, .refused)
   }
 
@@ -28,6 +29,7 @@ extension Worker where IO: ~Copyable {
     guard handle.it.end == nil else { return }
     handle.it.details?.reason = reason
     if !handle.it.isProbe { link.counters.refused(reason) }
+    noteBrokenPromise(handle, reason)
     handle.it.end = .refused
     leaveAfterAlert(handle)
   }
