@@ -79,5 +79,39 @@ extension InNamespaces {
         #expect(try proxy.status().connections.refused == ["announced_then_plaintext": 2])
       }
     }
+
+    @Test("Whoever announces and is not trusted is not spoken to at all")
+    func untrustedAnnouncement() throws {
+      let stranger = try Identities.stranger.get()
+      let authority = try Identities.authority.get()
+      let bundles = [
+        stranger.trustDomain: stranger.bundle, authority.trustDomain: authority.bundle,
+      ]
+      let plan = try Mesh.Plan.strangers { plan in
+        let id = "spiffe://\(stranger.trustDomain)/ns/shop/sa/db"
+        plan.server = ProxyConfiguration(try stranger.issue(LeafRequest(id)), trusting: bundles)
+      }
+      try Mesh.run(plan) { mesh in
+        let proxy = try #require(mesh.clientProxy)
+        let echo = try mesh.server.echoServer()
+        let recording = try mesh.captured {
+          let outcome = try attempt(
+            "canary-of-strangers", from: mesh.client, to: Family.v4.server, port: echo.port)
+          #expect(outcome == .refused)
+        }
+        #expect(recording.count(of: "canary-of-strangers") == 0)
+        #expect(recording.opened(to: echo.port).count == 1)
+        #expect(recording.opened(to: meshPort).isEmpty)
+        #expect(echo.received.isEmpty)
+        let refusal = try proxy.waitForRecord { $0.end == "refused" }
+        #expect(refusal.reason == "unknown_trust_domain")
+        #expect(refusal["discovery"] == "announced")
+
+        try proxy.reconfigure { $0.trustBundles = bundles }
+        let outcome = try attempt(
+          "canary-of-strangers", from: mesh.client, to: Family.v4.server, port: echo.port)
+        #expect(outcome == .answered)
+      }
+    }
   }
 }

@@ -55,6 +55,27 @@ extension InNamespaces {
       }
     }
 
+    @Test("Without announcing, a loss costs the connection that meets it, and no more")
+    func lossByProbe() throws {
+      let plan = try Mesh.Plan.strangers { plan in
+        plan.client?.discovery["announce"] = "off"
+        plan.client?.workers = 1
+      }
+      try Mesh.run(plan) { mesh in
+        let proxy = try #require(mesh.clientProxy)
+        let echo = try mesh.server.echoServer()
+        #expect(try reach(mesh, .v4, echo) == .answered)
+        try mesh.serverProxy?.remove()
+        // The answer of the mesh port is still kept.
+        #expect(try reach(mesh, .v4, echo) == .refused)
+        try proxy.waitForRefusal("handshake_failed")
+        for _ in 1...2 { #expect(try reach(mesh, .v4, echo) == .answered) }
+        let records = try proxy.waitForRecords(4, "outbound")
+        #expect(records.map(\.security) == ["mutual_tls", "none", "plaintext", "plaintext"])
+        #expect(try proxy.status().discovery.probes == ["mesh": 1, "no_mesh_port": 1])
+      }
+    }
+
     @Test("Another workload at the same address is served and told of")
     func anotherIdentity() throws {
       let stranger = try Identities.stranger.get()
