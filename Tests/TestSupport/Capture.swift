@@ -151,7 +151,8 @@ private struct TCPStreams {
   ) {
     guard end >= start + 20 else { return }
     let payload = start + Int(frame[start + 12] >> 4) * 4
-    guard payload <= end, let header = TCPHeader(frame[start..<payload]) else { return }
+    guard payload <= end, var header = TCPHeader(frame[start..<payload]) else { return }
+    header.payloadByteCount = end - payload
     headers.append(header)
     guard payload < end else { return }
     let flow = Flow(

@@ -35,6 +35,8 @@ package struct ProxyConfiguration: Sendable {
   package var workers = 2
   /// Run the proxy under a seccomp filter that answers EPERM to io_uring_setup(2).
   package var refusesIOUring = false
+  /// A program and its arguments that start the proxy, such as setpriv(1).
+  package var launcher: [String] = []
   /// Variables of the proxy's environment.
   package var environment: [String: String] = [:]
 
@@ -154,6 +156,8 @@ package struct ProxyStatus: Decodable, Sendable {
   package struct Discovery: Decodable, Sendable {
     package let announce: String
     package let announceReason: String?
+    package let meshAddresses: Int
+    package let noMeshAddresses: Int
     package let probes: [String: Int]
     package let identityChanges: Int
   }
@@ -210,7 +214,9 @@ package final class Proxy: Sendable {
     try directory.write(
       configuration.yaml(adminSocket: directory.path + "/admin.sock"), to: "culvert.yaml")
     program = try namespace.start(
-      [Machine.program("culvert-proxy"), "--config", directory.path + "/culvert.yaml"],
+      configuration.launcher + [
+        Machine.program("culvert-proxy"), "--config", directory.path + "/culvert.yaml",
+      ],
       environment: configuration.environment, refusingIOUring: configuration.refusesIOUring)
     try program.waitForError(containing: "culvert-proxy: ready")
   }
@@ -222,6 +228,12 @@ package final class Proxy: Sendable {
         Machine.program("culvert-init"), "install", "--netns", namespace.name, "--config",
         configurationPath,
       ] + options)
+  }
+
+  /// Ends the proxy at once and takes the rules away: the namespace is without mesh again.
+  package func remove() throws {
+    program.kill()
+    try Program.check([Machine.program("culvert-init"), "remove", "--netns", namespace.name])
   }
 
   package func status() throws -> ProxyStatus {
@@ -280,6 +292,16 @@ package final class Proxy: Sendable {
       throw Trouble("no such line in the connection log\n\(program.transcript)")
     }
     return record
+  }
+
+  /// Waits until the log has so many lines of a direction, and returns all it has.
+  package func waitForRecords(_ count: Int, _ direction: String) throws -> [ConnectionRecord] {
+    var found: [ConnectionRecord] = []
+    try eventually("\(count) \(direction) lines in the connection log") {
+      found = records.filter { $0.direction == direction }
+      return found.count >= count
+    }
+    return found
   }
 
   /// Waits for a refusal with this reason.

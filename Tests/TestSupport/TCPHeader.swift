@@ -7,6 +7,8 @@ package struct TCPHeader: Sendable {
   package let isACK: Bool
   /// Each option with its kind and length; padding is left out.
   package let options: [[UInt8]]
+  /// Of a recorded segment; 0 where only the header was given.
+  package internal(set) var payloadByteCount = 0
 
   /// - Parameter bytes: the header with all its options; nil if they are no header.
   package init?(_ bytes: ArraySlice<UInt8>) {

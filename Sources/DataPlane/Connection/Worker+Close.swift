@@ -20,6 +20,7 @@ extension Worker where IO: ~Copyable {
     handle.it.details?.reason = refusal.rawValue
     if let detail { handle.it.details?.detail = detail }
     if !handle.it.isProbe { link.counters.refused(refusal.rawValue) }
+    noteBrokenPromise(handle, refusal.rawValue)
     end(handle, .refused)
   }
 
@@ -30,6 +31,7 @@ extension Worker where IO: ~Copyable {
     // Somebody waits for the answer.
     if handle.it.isProbe { return end(handle, .refused) }
     link.counters.refused(reason)
+    noteBrokenPromise(handle, reason)
     handle.it.end = .refused
     leaveAfterAlert(handle)
   }

@@ -122,6 +122,7 @@ extension Worker where IO: ~Copyable {
   /// The alert is on its way; the other side, if any, is reset.
   private mutating func handshakeFailed(_ handle: Handle, _ failure: HandshakeFailure) {
     let reason = failure.refusal == nil ? Refusal.handshakeFailed.rawValue : failure.word
+    if handle.it.isProbe, failure.refusal != nil { noteUntrustedProxy(handle) }
     handle.it.details?.detail = failure.description
     refuseAfterAlert(handle, reason)
   }

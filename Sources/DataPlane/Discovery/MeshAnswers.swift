@@ -47,6 +47,11 @@ final class MeshAnswers: Sendable {
     }
   }
 
+  /// The next connection to the address asks again.
+  func forget(_ address: IPAddress) {
+    entries.withLock { _ = $0.removeValue(forKey: address) }
+  }
+
   /// Addresses kept now, by answer; those whose time has passed as well.
   var counts: (mesh: Int, noMesh: Int) {
     entries.withLock { entries in

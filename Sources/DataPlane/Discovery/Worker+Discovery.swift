@@ -142,6 +142,19 @@ extension Worker where IO: ~Copyable {
     conclude(handle, isMesh ? .mesh : .noMeshPort)
   }
 
+  /// The handshake that the answer of a mesh port promised did not come about: the proxy there may
+  /// be gone. A peer that was there and is not trusted changes nothing.
+  func noteBrokenPromise(_ handle: Handle, _ reason: String) {
+    guard let details = handle.it.details, details.discovery == .meshPort,
+      let destination = details.destination
+    else { return }
+    switch Refusal(rawValue: reason) {
+    case .handshakeFailed, .handshakeTimeout, .peerClosedInHandshake:
+      shared.meshAnswers.forget(destination.address)
+    default: break
+    }
+  }
+
   private mutating func conclude(_ handle: Handle, _ answer: DiscoveryAnswer) {
     guard let destination = handle.it.details?.destination else { return }
     let policy = policy(handle).outbound

@@ -71,9 +71,18 @@ extension Worker where IO: ~Copyable {
 
   /// Its handshake is done and the peer verified.
   mutating func probeShaken(_ handle: Handle) {
-    let alpn = unsafe handle.it.session?.pointee.alpn
-    handle.it.isProbeAnswered = alpn == TLSContext.culvertProtocol
+    handle.it.isProbeAnswered = hasSelectedMesh(handle)
     closeLegs(handle, reset: false)
+  }
+
+  /// A mesh proxy answers whose certificate we refuse. It is mesh all the same: what goes there is
+  /// refused by the same word, and not sent in plaintext.
+  func noteUntrustedProxy(_ handle: Handle) {
+    handle.it.isProbeAnswered = hasSelectedMesh(handle)
+  }
+
+  private func hasSelectedMesh(_ handle: Handle) -> Bool {
+    unsafe handle.it.session?.pointee.alpn == TLSContext.culvertProtocol
   }
 
   /// A probe's slot is vacant again.
