@@ -15,13 +15,10 @@ import Testing
     ("Workers: 1", "4:1: unknown field \"Workers\"; did you mean \"workers\"?"),
     ("authorisation: []", "4:1: unknown field \"authorisation\"; did you mean \"authorization\"?"),
     ("inbound: { mod: strict }", "4:12: unknown field \"inbound.mod\"; did you mean \"mode\"?"),
-    ("inbound: { probes: [] }", "4:12: unknown field \"inbound.probes\""),
-    ("outbound: { pins: {} }", "4:13: unknown field \"outbound.pins\""),
-    ("outbound: { registryOnly: true }", "4:13: unknown field \"outbound.registryOnly\""),
-    ("outbound: { expectTrustDomains: [] }", "4:13: unknown field \"outbound.expectTrustDomains\""),
+    ("outbound: { pin: {} }", "4:13: unknown field \"outbound.pin\"; did you mean \"pins\"?"),
     (
-      "outbound: { rules: [{ to: [0::/0], action: mtls, sni: [a] }] }",
-      "4:50: unknown field \"outbound.rules[0].sni\""
+      "outbound: { rules: [{ to: [0::/0], action: mtls, names: [a] }] }",
+      "4:50: unknown field \"outbound.rules[0].names\""
     ),
     ("admin: { http: 127.0.0.1:15020 }", "4:10: unknown field \"admin.http\""),
     ("limits: { maxConnections: 5 }", "4:11: unknown field \"limits.maxConnections\""),
@@ -63,7 +60,7 @@ import Testing
   }
 
   @Test(arguments: [
-    ("workload: {}", "1:11: workload: missing field \"identity\" or \"mesh\""),
+    ("workload: {}", "1:11: workload: missing field \"identity\""),
     (
       "workload: { identity: {} }",
       "1:23: workload.identity: needs one of \"files\", \"workloadAPI\" and \"embeddedCA\""
@@ -228,10 +225,6 @@ import Testing
     ("{ to: [], action: deny }", "5:11: outbound.rules[0].to: must not be empty"),
     (
       "{ to: [0::/0], ports: [], action: deny }", "5:27: outbound.rules[0].ports: must not be empty"
-    ),
-    (
-      "{ to: [0::/0], action: tls }",
-      "5:28: outbound.rules[0].action: expected mtls, passthrough, plaintext or deny, found \"tls\""
     ),
     (
       "{ to: [0::/0], action: mtls, expect: [] }",
