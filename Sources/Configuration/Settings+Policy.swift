@@ -65,11 +65,6 @@ extension Settings {
     outbound.peers = PeerTable(peers)
     if let field = fields["peersFile"] { peersFile = try field.path(in: directory) }
     if let field = fields["pins"] {
-      guard outbound.mode == .auto else {
-        throw field.problem(
-          "goes with mode auto only: under \(outbound.mode.rawValue) nothing depends on what is "
-            + "found")
-      }
       outbound.pins = try PinSettings(field, directory: directory)
     }
     if let field = fields["registryOnly"] { outbound.isRegistryOnly = try field.boolean() }

@@ -19,6 +19,14 @@ extension ControlLoop {
   }
 
   mutating func serveAdmin(_ now: Int64) {
+    guard answerClients(now, enforced: nil) else { return }
+    let enforced = enforce(now)
+    _ = answerClients(now, enforced: enforced)
+  }
+
+  /// - Parameter enforced: what came of enforcing, once it was done.
+  /// - Returns: whether somebody waits for it.
+  private mutating func answerClients(_ now: Int64, enforced: AdminResponse?) -> Bool {
     let report = statusReport(now)
     let (identity, plane, epoch) = (identity, plane, epoch)
     var isToEnforce = false
@@ -37,18 +45,25 @@ extension ControlLoop {
             uptimeSeconds: report.uptimeSeconds, nowMilliseconds: Timestamp.nowMilliseconds()))
       case .enforce:
         isToEnforce = true
-        return AdminResponse()
+        return enforced
       case .pins:
         return AdminResponse(pins: PinReport.all(plane.pins))
       case .clearPins:
         return PinReport.clear(plane.pins, request)
       }
     }
-    guard isToEnforce else { return }
-    // What was saved just before the request is meant, too.
+    return isToEnforce
+  }
+
+  /// What was saved just before the request is meant; if it cannot be taken, nothing is ended.
+  private mutating func enforce(_ now: Int64) -> AdminResponse {
     reloadIfChanged(now)
+    if let lastReloadError {
+      return AdminResponse(error: "nothing is enforced, epoch \(epoch.number) stays: \(lastReloadError)")
+    }
     Diagnostics.write("enforcing: connections that would not be let in now are ended")
     plane.enforce()
+    return AdminResponse()
   }
 
   private func statusReport(_ now: Int64) -> StatusReport {

@@ -321,6 +321,7 @@ package struct ControlLoop: ~Copyable {
         throw LoadError(description: "\(path): \(change) has changed, which needs a restart")
       }
       let policy = try LoadedPolicy(settings)
+      try startPins(settings)
       try identity.reload(settings, now: now)
       _ = identity.takeChange()
       try install(settings, policy, now)
@@ -337,6 +338,14 @@ package struct ControlLoop: ~Copyable {
         reloadAt = now + Self.retryMilliseconds
       }
     }
+  }
+
+  /// Pins that a reload asks for, where there were none.
+  private mutating func startPins(_ settings: Settings) throws(LoadError) {
+    guard pinsFile == nil, let pins = settings.outbound.pins else { return }
+    let file = PinsFile(pins, configuration: path)
+    plane.pins.restore(try file.read())
+    pinsFile = file
   }
 
   // MARK: Identity

@@ -87,7 +87,9 @@ extension Settings {
     if adminSocket != running.adminSocket { return "admin.socket" }
     if !identity.isSameSource(as: running.identity) { return "workload.identity" }
     if discovery.announce != running.discovery.announce { return "discovery.announce" }
-    if outbound.pins.map(\.file) != running.outbound.pins.map(\.file) { return "outbound.pins" }
+    if let pins = outbound.pins, let current = running.outbound.pins, pins.file != current.file {
+      return "outbound.pins.file"
+    }
     if bundleEndpoint != running.bundleEndpoint { return "workload.bundleEndpoint" }
     if interception.mark != running.interception.mark { return "interception.mark" }
     return nil

@@ -42,6 +42,8 @@ package enum RegularFile {
     _ bytes: UnsafeRawBufferPointer, to path: String, mode: UInt32, replacing: Bool
   ) throws(Errno) {
     let temporary = path + ".\(getpid()).new"
+    // What an earlier process of the same number left behind when it was killed.
+    _ = unsafe unlink(temporary)
     let flags = O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW
     let file = Descriptor(owning: try Errno.check { unsafe Glibc.open(temporary, flags, mode) })
     do throws(Errno) {

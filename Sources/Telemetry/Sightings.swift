@@ -49,6 +49,8 @@ package final class Sightings: Sendable {
   private struct State {
     var entries: [Key: Seen] = [:]
     var withoutEntry: UInt64 = 0
+    /// When the last of these was seen.
+    var withoutEntryMilliseconds: Int64 = 0
     var names: [Name: UInt64] = [:]
     var otherNames: UInt64 = 0
   }
@@ -61,6 +63,7 @@ package final class Sightings: Sendable {
   /// - Returns: whether there is an entry, which is to be told of the end.
   package func began(_ key: Key, name: Name?, nowMilliseconds: Int64) -> Bool {
     state.withLock { state in
+      if state.entries[key] == nil { Self.makeRoom(&state) }
       let hasEntry = state.entries[key] != nil || state.entries.count < Self.maximumEntries
       if hasEntry {
         var seen = state.entries[key] ?? Seen()
@@ -70,6 +73,7 @@ package final class Sightings: Sendable {
         state.entries[key] = seen
       } else {
         state.withoutEntry += 1
+        state.withoutEntryMilliseconds = nowMilliseconds
       }
       guard let name else { return hasEntry }
       if state.names[name] != nil || state.names.count < Self.maximumNames {
@@ -81,6 +85,18 @@ package final class Sightings: Sendable {
     }
   }
 
+  /// The one seen longest ago makes room, of those that are not open.
+  private static func makeRoom(_ state: inout State) {
+    guard state.entries.count >= maximumEntries,
+      let oldest = state.entries.lazy.filter({ $0.value.open == 0 })
+        .min(by: { $0.value.lastMilliseconds < $1.value.lastMilliseconds })
+    else { return }
+    state.entries[oldest.key] = nil
+    state.withoutEntry += oldest.value.count
+    state.withoutEntryMilliseconds = max(
+      state.withoutEntryMilliseconds, oldest.value.lastMilliseconds)
+  }
+
   package func ended(_ key: Key, nowMilliseconds: Int64) {
     state.withLock { state in
       guard var seen = state.entries[key], seen.open > 0 else { return }
@@ -90,8 +106,8 @@ package final class Sightings: Sendable {
     }
   }
 
-  package var all: (entries: [Key: Seen], withoutEntry: UInt64) {
-    state.withLock { ($0.entries, $0.withoutEntry) }
+  package var all: (entries: [Key: Seen], withoutEntry: UInt64, withoutEntryMilliseconds: Int64) {
+    state.withLock { ($0.entries, $0.withoutEntry, $0.withoutEntryMilliseconds) }
   }
 
   /// Connections with the application's own TLS, by what they asked for.

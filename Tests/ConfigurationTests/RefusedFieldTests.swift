@@ -20,6 +20,11 @@ import Testing
       "discovery: { announces: off }",
       "4:14: unknown field \"discovery.announces\"; did you mean \"announce\"?"
     ),
+    ("outbound: { pin: {} }", "4:13: unknown field \"outbound.pin\"; did you mean \"pins\"?"),
+    (
+      "outbound: { rules: [{ to: [0::/0], action: mtls, names: [a] }] }",
+      "4:50: unknown field \"outbound.rules[0].names\""
+    ),
     ("outbound: { pins: { ttl: 5 } }", "4:21: unknown field \"outbound.pins.ttl\""),
     ("admin: { http: 127.0.0.1:15020 }", "4:10: unknown field \"admin.http\""),
     ("limits: { maxConnections: 5 }", "4:11: unknown field \"limits.maxConnections\""),

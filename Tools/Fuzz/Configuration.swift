@@ -1,5 +1,6 @@
 import Configuration
 import Identity
+import Net
 import Policy
 
 /// A text is settings or one error of one line, with its place in the text.
@@ -47,9 +48,30 @@ private func check(_ settings: Settings) {
     case .workloadAPI: domains = nil
     }
   }
-  for id in settings.outbound.rules.flatMap(\.expect) + settings.outbound.peers.map(\.identity) {
+  let peers = settings.peers.compactMap { peer in
+    if case .mesh(let id) = peer.kind { id } else { nil }
+  }
+  for id in settings.outbound.rules.flatMap(\.expect) + peers {
     precondition(!id.path.isEmpty && domains?.contains(id.trustDomain) ?? true)
   }
+  check(settings.outbound, domains)
+  for probe in settings.inbound.probes {
+    precondition(!probe.sources.isEmpty && !probe.ports.isEmpty, "every source, or every port")
+  }
+}
+
+/// A rule says what its action needs, and nothing that would be passed over.
+private func check(_ outbound: OutboundPolicy, _ domains: Set<TrustDomain>?) {
+  for rule in outbound.rules {
+    precondition(!rule.to.isEmpty && (rule.action == .tls) == (rule.origination != nil))
+    precondition(rule.serverNames.isEmpty || !rule.ports.isEmpty && rule.action != .tls)
+    guard let origination = rule.origination else { continue }
+    precondition(ServerName(origination.serverName) != nil)
+    precondition(origination.authorities?.hasPrefix("/") ?? true)
+    precondition(origination.credential?.privateKey.hasPrefix("/") ?? true)
+  }
+  precondition(outbound.pins.map { outbound.mode == .auto && $0.ttlSeconds > 0 } ?? true)
+  for domain in outbound.expectTrustDomains { precondition(domains?.contains(domain) ?? true) }
 }
 
 /// Names differ, and a pattern is what it is written as.

@@ -13,6 +13,8 @@ struct AdminServer: ~Copyable {
     let descriptor: Int32
     let deadline: Int64
     var input: [UInt8] = []
+    /// A whole request, once there is one.
+    var request: [UInt8]?
     var output: [UInt8] = []
     var sent = 0
   }
@@ -53,7 +55,10 @@ struct AdminServer: ~Copyable {
   var hasClients: Bool { !clients.isEmpty }
 
   /// Serves whoever is ready.
-  mutating func serve(now: Int64, answer: (AdminRequest) -> AdminResponse) {
+  ///
+  /// - Parameter answer: nil if the answer is not there yet: it is asked for again with the next
+  ///   call.
+  mutating func serve(now: Int64, answer: (AdminRequest) -> AdminResponse?) {
     acceptClients(now: now)
     clients = clients.compactMap { client in
       var client = client
@@ -77,9 +82,9 @@ struct AdminServer: ~Copyable {
 
   /// Reads and writes what is possible now; false when the client is done with.
   private static func advance(
-    _ client: inout Client, _ answer: (AdminRequest) -> AdminResponse
+    _ client: inout Client, _ answer: (AdminRequest) -> AdminResponse?
   ) -> Bool {
-    if client.output.isEmpty {
+    if client.output.isEmpty, client.request == nil {
       var chunk = [UInt8](
         repeating: 0, count: maximumRequestBytes - client.input.count)
       let count = unsafe recv(client.descriptor, &chunk, chunk.count, 0)
@@ -88,7 +93,7 @@ struct AdminServer: ~Copyable {
       client.input += chunk[..<count]
       let newline = UInt8(ascii: "\n")
       if let end = client.input.firstIndex(of: newline) {
-        client.output = respond(Array(client.input[..<end]), answer) + [newline]
+        client.request = Array(client.input[..<end])
       } else if client.input.count >= maximumRequestBytes {
         client.output =
           encode(AdminResponse(error: "a request has at most \(maximumRequestBytes) bytes"))
@@ -96,6 +101,10 @@ struct AdminServer: ~Copyable {
       } else {
         return true
       }
+    }
+    if client.output.isEmpty, let request = client.request {
+      guard let response = respond(request, answer) else { return true }
+      client.output = response + [UInt8(ascii: "\n")]
     }
     let rest = client.output[client.sent...]
     let count = unsafe rest.withUnsafeBytes {
@@ -107,8 +116,8 @@ struct AdminServer: ~Copyable {
   }
 
   private static func respond(
-    _ line: [UInt8], _ answer: (AdminRequest) -> AdminResponse
-  ) -> [UInt8] {
+    _ line: [UInt8], _ answer: (AdminRequest) -> AdminResponse?
+  ) -> [UInt8]? {
     struct Envelope: Decodable { var version: Int }
     let data = Data(line)
     guard let envelope = try? JSONDecoder().decode(Envelope.self, from: data) else {
@@ -121,7 +130,7 @@ struct AdminServer: ~Copyable {
     guard let request = try? JSONDecoder().decode(AdminRequest.self, from: data) else {
       return encode(AdminResponse(error: "unknown request"))
     }
-    return encode(answer(request))
+    return answer(request).map(encode)
   }
 
   private static func encode(_ response: AdminResponse) -> [UInt8] {

@@ -36,6 +36,8 @@ package struct MigrationReport: Codable, Sendable {
   package var entries: [Entry]
   /// Connections that were counted without their addresses, because there were too many.
   package var withoutEntry: UInt64
+  /// Since the last of them; absent if there are none.
+  package var withoutEntrySecondsAgo: Int64?
   /// What the application's own TLS asked for.
   package var applicationTLS: [ServerName]
 }
@@ -67,6 +69,8 @@ extension MigrationReport {
           < ($1.direction, $1.port, $1.address, $1.reason)
       },
       withoutEntry: seen.withoutEntry,
+      withoutEntrySecondsAgo: seen.withoutEntry == 0
+        ? nil : max(0, (nowMilliseconds - seen.withoutEntryMilliseconds) / 1000),
       applicationTLS: names.sorted { ($0.sni ?? "", $0.alpn ?? "") < ($1.sni ?? "", $1.alpn ?? "") }
     )
   }
@@ -95,10 +99,19 @@ extension OutboundPolicy {
     return policy
   }
 
-  /// A server name is not known any more: a rule that looks for one may have let it pass.
+  /// A server name is not known any more: a rule that looks for one may let it pass again.
   fileprivate func refuses(_ key: Sightings.Key) -> Bool {
-    if key.reason == .rulePassthrough || key.reason == .rulePlaintext { return false }
-    if case .relay = plan(to: SocketAddress(key.address, port: key.port)) { return false }
+    let destination = SocketAddress(key.address, port: key.port)
+    let action: OutboundAction? =
+      switch key.reason {
+      case .rulePassthrough: .passthrough
+      case .rulePlaintext: .plaintext
+      default: nil
+      }
+    if let action, rules.contains(where: { $0.action == action && $0.covers(destination) }) {
+      return false
+    }
+    if case .relay = plan(to: destination) { return false }
     return true
   }
 }

@@ -10,6 +10,8 @@ struct PinsFile {
   static let maximumBytes = 4 << 20
   /// Where a configuration does not say.
   static let defaultDirectory = "/var/lib/culvert"
+  /// The year 9999.
+  private static let latestSeconds: Int64 = 253_402_300_799
   private static let writeIntervalMilliseconds: Int64 = 1000
 
   private struct Content: Codable {
@@ -35,11 +37,18 @@ struct PinsFile {
     path = settings.file ?? "\(Self.defaultDirectory)/\(Self.name(of: configuration)).pins"
   }
 
-  /// `web` of `/etc/culvert/web.yaml`.
+  /// `etc-culvert-web.yaml` of `/etc/culvert/web.yaml`: two proxies of one machine never share a
+  /// file.
   private static func name(of configuration: String) -> String {
-    let file = configuration.split(separator: "/").last.map(String.init) ?? "culvert"
-    let stem = file.split(separator: ".").first.map(String.init) ?? "culvert"
-    return stem
+    let path = configuration.hasPrefix("/") ? configuration : currentDirectory + configuration
+    return path.split(separator: "/").filter { $0 != "." }.joined(separator: "-")
+  }
+
+  private static var currentDirectory: String {
+    var buffer = [CChar](repeating: 0, count: Int(PATH_MAX))
+    return unsafe buffer.withUnsafeMutableBufferPointer { buffer in
+      unsafe getcwd(buffer.baseAddress, buffer.count).map { unsafe String(cString: $0) + "/" } ?? ""
+    }
   }
 
   /// What an earlier process has written. None is no pin; one that cannot be read is an error,
@@ -58,7 +67,9 @@ struct PinsFile {
     else { throw damaged }
     var pins: [Pins.Pin] = []
     for entry in content.pins {
-      guard let address = IPAddress(entry.address), entry.port > 0 else { throw damaged }
+      guard let address = IPAddress(entry.address), entry.port > 0,
+        (0...Self.latestSeconds).contains(entry.until)
+      else { throw damaged }
       pins.append(
         Pins.Pin(
           destination: SocketAddress(address, port: entry.port, scopeID: entry.scope ?? 0),

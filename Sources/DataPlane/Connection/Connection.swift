@@ -131,10 +131,9 @@ final class ConnectionDetails {
   var isSniffed = false
   /// Outbound: dialled to find out whether the other end is mesh.
   var isDiscovering = false
-  /// Not a client's, but our own question to a mesh port; and whether that was answered as mesh.
+  /// Not a client's, but our own question to a mesh port; and what has come of it.
   var isProbe = false
-  var isProbeAnswered = false
-  var hasDialled = false
+  var probeOutcome = ProbeOutcome.none
   /// Counted among the sightings.
   var isSighted = false
   /// The side that speaks TLS with us, if any.

@@ -9,8 +9,9 @@ extension Worker where IO: ~Copyable {
   /// Why an inbound connection may not be; nil if it may.
   mutating func authorize(_ handle: Handle) -> Refusal? {
     guard handle.it.direction == .inbound, let details = handle.it.details,
-      details.relayReason != .declaredProbe, let facts = inboundFacts(handle)
+      let facts = inboundFacts(handle)
     else { return nil }
+    if details.relayReason == .declaredProbe, policy(handle).inbound.isProbe(facts) { return nil }
     let policy = policy(handle).authorization
     let verdict = policy.judge(
       AuthorizationFacts(
@@ -47,8 +48,9 @@ extension Worker where IO: ~Copyable {
   mutating func enforceAll() {
     for slot in 0..<slab.capacity {
       let handle = slab.handle(UInt32(slot))
-      guard handle.it.state == .relaying, handle.it.end == nil,
-        let refusal = refusalNow(handle)
+      // Decided already, be it that the other end is still being dialled.
+      guard handle.it.state == .relaying || handle.it.state == .connecting,
+        handle.it.end == nil, let refusal = refusalNow(handle)
       else { continue }
       handle.it.details?.reason = refusal.rawValue
       link.counters.refused(refusal.rawValue)

@@ -158,7 +158,7 @@ extension Worker where IO: ~Copyable {
 
   mutating func vacate(_ handle: Handle) {
     let probed = handle.it.isProbe ? handle.it.details?.destination?.address : nil
-    let (isMesh, wasDialled) = (handle.it.isProbeAnswered, handle.it.hasDialled)
+    let outcome = handle.it.probeOutcome
     if probed == nil {
       report(handle)
       link.counters.ended(handle.it.isDecided ? handle.it.security : nil)
@@ -171,7 +171,7 @@ extension Worker where IO: ~Copyable {
     shared.openConnections.wrappingSubtract(1, ordering: .relaxed)
     openSlots -= 1
     slab.vacate(handle)
-    if let probed { probeEnded(probed, isMesh: isMesh, wasDialled: wasDialled) }
+    if let probed { probeEnded(probed, outcome) }
   }
 
   mutating func decided(_ handle: Handle) {

@@ -46,7 +46,6 @@ extension Worker where IO: ~Copyable {
     let limit = policy(handle).limits.connectTimeoutMilliseconds
     handle.it.connectDeadline = now + UInt64(limit) * 1_000_000
     scheduleDeadline(handle)
-    handle.it.hasDialled = true
     handle.it.server.isConnecting = true
     handle.it.server.inFlight += 1
     io.connect(handle.it.server.descriptor, to: destination, handle.token(.connectServer))
@@ -58,6 +57,7 @@ extension Worker where IO: ~Copyable {
     handle.it.connectDeadline = 0
     scheduleDeadline(handle)
     guard completion.result == 0 else {
+      noteProbeUnconnected(handle, Errno(-completion.result))
       return refuse(handle, .connectFailed, detail: Errno(-completion.result).description)
     }
     // A closed port of the ephemeral range may be chosen as the source, too; TCP then connects the

@@ -77,6 +77,7 @@ extension Worker where IO: ~Copyable {
 
   mutating func handshakeReceived(_ handle: Handle, _ side: Side, _ completion: Completion) {
     guard completion.result > 0 else {
+      noteProbeFailure(handle, isUntrusted: false)
       return refuse(handle, .peerClosedInHandshake)
     }
     let bytes = unsafe UnsafeRawBufferPointer(
@@ -122,7 +123,7 @@ extension Worker where IO: ~Copyable {
   /// The alert is on its way; the other side, if any, is reset.
   private mutating func handshakeFailed(_ handle: Handle, _ failure: HandshakeFailure) {
     let reason = failure.refusal == nil ? Refusal.handshakeFailed.rawValue : failure.word
-    if handle.it.isProbe, failure.refusal != nil { noteUntrustedProxy(handle) }
+    noteProbeFailure(handle, isUntrusted: failure.refusal != nil)
     handle.it.details?.detail = failure.description
     refuseAfterAlert(handle, reason)
   }

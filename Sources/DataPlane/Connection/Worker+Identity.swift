@@ -46,7 +46,9 @@ extension Worker where IO: ~Copyable {
 
   mutating func install(_ epoch: NamespaceEpoch, _ contexts: WorkerContexts, _ namespace: Int) {
     let trustBefore = namespaces[namespace].context?.identity.trustEpoch
-    let hasNewPolicy = namespaces[namespace].epoch.authorization != epoch.authorization
+    let before = namespaces[namespace].epoch
+    let hasNewPolicy =
+      before.authorization != epoch.authorization || before.inbound.probes != epoch.inbound.probes
     let context = contexts.mesh
     namespaces[namespace].epoch = epoch
     namespaces[namespace].context = context
@@ -70,14 +72,16 @@ extension Worker where IO: ~Copyable {
     }
   }
 
-  /// Goes on with a connection that has waited for an identity.
+  /// Goes on with a connection that has waited for an identity, unless it still has to.
   private mutating func release(_ handle: Handle) {
-    if case .held = readiness(handle) { return }
     handle.it.isHeld = false
     // The epoch that brings the identity may bring another plan, too.
     if handle.it.direction == .outbound { return planOutbound(handle) }
     // Held before it was sniffed.
-    if handle.it.details?.hello == nil { return sniffInbound(handle) }
+    if handle.it.details?.hello == nil {
+      if !holdUntilReady(handle) { sniffInbound(handle) }
+      return
+    }
     unsafe terminate(handle, UnsafeRawBufferPointer(start: nil, count: 0))
   }
 

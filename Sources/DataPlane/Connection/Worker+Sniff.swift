@@ -145,7 +145,9 @@ extension Worker where IO: ~Copyable {
       handle.it.graceDeadline = Clock.monotonicNanoseconds() + Self.graceMinimumNanoseconds
       return startReceive(handle, .client)
     }
-    if let source = handle.it.details?.source, shared.meshSources.contains(source.address) {
+    if let facts = inboundFacts(handle), !policy(handle).inbound.isProbe(facts),
+      shared.meshSources.contains(facts.source)
+    {
       // It speaks mesh mTLS: silence is a ClientHello that has not come yet, not plaintext.
       handle.it.details?.reason = Refusal.silentMeshSource.rawValue
       return startHelloDeadline(handle)
@@ -155,6 +157,7 @@ extension Worker where IO: ~Copyable {
 
   /// The total deadline of sniffing and handshaking has passed.
   mutating func helloExpired(_ handle: Handle) {
+    if handle.it.isProbe { handle.it.probeOutcome = .silence }
     if handle.it.state == .handshaking || handle.it.isProbe {
       return refuse(handle, .handshakeTimeout)
     }

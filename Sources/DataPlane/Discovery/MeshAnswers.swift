@@ -34,6 +34,25 @@ final class MeshAnswers: Sendable {
     }
   }
 
+  /// Whether an address has answered as mesh and not otherwise since.
+  func isMesh(_ address: IPAddress, now: UInt64) -> Bool {
+    entries.withLock { entries in entries[address].map { $0.isMesh && $0.until > now } ?? false }
+  }
+
+  /// Nothing has come from an address in time: it is not mesh, unless it was a moment ago. Then the
+  /// next connection asks again.
+  ///
+  /// - Returns: whether it is to be taken for mesh.
+  func storeSilence(_ address: IPAddress, now: UInt64) -> Bool {
+    let wasMesh = entries.withLock { entries in
+      guard let entry = entries[address], entry.isMesh, entry.until > now else { return false }
+      entries[address]?.refreshFrom = now
+      return true
+    }
+    if !wasMesh { store(address, isMesh: false, now: now) }
+    return wasMesh
+  }
+
   func store(_ address: IPAddress, isMesh: Bool, now: UInt64) {
     let span = isMesh ? Self.meshNanoseconds : Self.noMeshNanoseconds
     let entry = Entry(

@@ -49,6 +49,7 @@ extension Worker where IO: ~Copyable {
     switch readiness(handle) {
     case .refused(let refusal): return refuse(handle, refusal)
     case .held:
+      if handle.it.server.isConnected { dropServer(handle) }
       handle.it.isHeld = true
       return
     case .ready: break
@@ -97,13 +98,21 @@ extension Worker where IO: ~Copyable {
     // The SYN can still tell that the other end must not be spoken to in plaintext; a probe cannot.
     case .refused(let refusal) where !mayAnnounce: refuse(handle, refusal)
     case .ready, .refused:
-      if mayAnnounce {
+      // Whoever was found by the mesh port does not hear the announcement, or is not heard.
+      if isKnownAsMesh(handle) {
+        probe(handle)
+      } else if mayAnnounce {
         handle.it.isDiscovering = true
         connect(handle, announces: true)
       } else {
         probe(handle)
       }
     }
+  }
+
+  private func isKnownAsMesh(_ handle: Handle) -> Bool {
+    guard let destination = handle.it.details?.destination else { return false }
+    return shared.meshAnswers.isMesh(destination.address, now: now)
   }
 
   /// The connection that asked in its SYN is there.
@@ -156,8 +165,15 @@ extension Worker where IO: ~Copyable {
   }
 
   private mutating func conclude(_ handle: Handle, _ answer: DiscoveryAnswer) {
-    guard let destination = handle.it.details?.destination else { return }
+    guard let details = handle.it.details, let destination = details.destination else { return }
     let policy = policy(handle).outbound
+    // The policy may have become another one while the answer was waited for.
+    let plan = policy.plan(to: destination, serverName: details.hello?.serverName)
+    guard plan == .discover else {
+      details.discovery = nil
+      if handle.it.server.isConnected { dropServer(handle) }
+      return follow(handle, plan)
+    }
     let isPinned =
       policy.pins != nil && shared.pins.contains(destination, nowSeconds: Int64(time(nil)))
     follow(handle, policy.plan(found: answer, isPinned: isPinned))

@@ -1,3 +1,4 @@
+internal import CLinux
 internal import Net
 internal import Policy
 internal import Synchronization
@@ -7,7 +8,7 @@ internal import Telemetry
 /// One worker's questions to mesh ports.
 struct MeshProbes {
   /// Probes under way at a time; others wait for their turn.
-  static let maximumRunning = 128
+  static let maximumRunning = 512
 
   /// Connections that wait for the answer of an address. An address without any is asked in the
   /// background.
@@ -16,6 +17,18 @@ struct MeshProbes {
   var running = 0
   /// Probes are being started: one that ends at once leaves the rest to whoever started it.
   var isStarting = false
+}
+
+/// What a probe has come to.
+enum ProbeOutcome: UInt8 {
+  /// Nothing yet, or it failed for want of something of our own.
+  case none
+  case mesh
+  case noMesh
+  /// Nothing came in time.
+  case silence
+  /// Told already; what is left is to close in order.
+  case told
 }
 
 // Probe: a connection of our own to a mesh port, with a handshake and no data.
@@ -69,16 +82,36 @@ extension Worker where IO: ~Copyable {
     }
   }
 
-  /// Its handshake is done and the peer verified.
+  /// Its handshake is done and the peer verified: whoever waits is told, and the connection closed
+  /// behind what it still has to send.
   mutating func probeShaken(_ handle: Handle) {
-    handle.it.isProbeAnswered = hasSelectedMesh(handle)
-    closeLegs(handle, reset: false)
+    guard let address = handle.it.details?.destination?.address else { return }
+    let isMesh = hasSelectedMesh(handle)
+    handle.it.probeOutcome = .told
+    handle.it.end = .closed
+    handle.it.state = .draining
+    startLinger(handle)
+    if !handle.it.server.isSending { shutDown(handle, .server) }
+    answer(address, isMesh: isMesh)
   }
 
   /// A mesh proxy answers whose certificate we refuse. It is mesh all the same: what goes there is
   /// refused by the same word, and not sent in plaintext.
-  func noteUntrustedProxy(_ handle: Handle) {
-    handle.it.isProbeAnswered = hasSelectedMesh(handle)
+  func noteProbeFailure(_ handle: Handle, isUntrusted: Bool) {
+    guard handle.it.isProbe else { return }
+    handle.it.probeOutcome = isUntrusted && hasSelectedMesh(handle) ? .mesh : .noMesh
+  }
+
+  /// The mesh port cannot be connected to, for a reason that is not ours.
+  func noteProbeUnconnected(_ handle: Handle, _ error: Errno) {
+    guard handle.it.isProbe else { return }
+    switch error {
+    case Errno(ECONNREFUSED), Errno(ECONNRESET), Errno(EHOSTUNREACH), Errno(ENETUNREACH),
+      Errno(EHOSTDOWN), Errno(ENETDOWN), Errno(EACCES), Errno(EPERM), Errno(ECONNABORTED):
+      handle.it.probeOutcome = .noMesh
+    case Errno(ETIMEDOUT): handle.it.probeOutcome = .silence
+    default: break
+    }
   }
 
   private func hasSelectedMesh(_ handle: Handle) -> Bool {
@@ -86,14 +119,14 @@ extension Worker where IO: ~Copyable {
   }
 
   /// A probe's slot is vacant again.
-  ///
-  /// - Parameter wasDialled: false if it failed for want of something of our own.
-  mutating func probeEnded(_ address: IPAddress, isMesh: Bool, wasDialled: Bool) {
+  mutating func probeEnded(_ address: IPAddress, _ outcome: ProbeOutcome) {
     probes.running -= 1
-    if wasDialled {
-      answer(address, isMesh: isMesh)
-    } else {
-      couldNotAsk(address, .descriptorLimit)
+    switch outcome {
+    case .told: break
+    case .mesh: answer(address, isMesh: true)
+    case .noMesh: answer(address, isMesh: false)
+    case .silence: tell(address, isMesh: shared.meshAnswers.storeSilence(address, now: now))
+    case .none: couldNotAsk(address, .descriptorLimit)
     }
     startProbes()
   }
@@ -108,6 +141,10 @@ extension Worker where IO: ~Copyable {
 
   private mutating func answer(_ address: IPAddress, isMesh: Bool) {
     shared.meshAnswers.store(address, isMesh: isMesh, now: now)
+    tell(address, isMesh: isMesh)
+  }
+
+  private mutating func tell(_ address: IPAddress, isMesh: Bool) {
     link.counters.probed(isMesh ? .mesh : .noMeshPort)
     for token in probes.waiting.removeValue(forKey: address) ?? [] {
       guard let handle = slab.find(token), handle.it.state == .planning else { continue }

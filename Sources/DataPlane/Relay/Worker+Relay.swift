@@ -116,9 +116,10 @@ extension Worker where IO: ~Copyable {
     guard completion.result >= 0 else { return receiveFailed(handle, side, completion) }
     guard completion.result > 0 else {
       // Without close_notify the stream may have been cut by anyone on the path (RFC 8446 §6.1).
-      if handle.it.tlsSide == side, handle.it.details?.origination?.takesBareEnd != true {
-        return end(handle, .truncated)
-      }
+      // In the middle of a record it certainly was.
+      let mayEnd =
+        handle.it.details?.origination?.takesBareEnd == true && handle.it.held.count == 0
+      if handle.it.tlsSide == side, !mayEnd { return end(handle, .truncated) }
       handle.it[side].hasEnded = true
       return passEnd(handle, from: side)
     }

@@ -16,8 +16,8 @@ struct MigrateCommand: ParsableCommand {
       soon as the file is saved. --enforce then ends the live ones that would not be let in any \
       more.
 
-      Exit codes: 0 nothing would break; 1 the proxy did not answer; 2 somebody would be refused; \
-      64 wrong usage.
+      Exit codes: 0 nothing would break; 1 the proxy did not answer; 2 somebody would be refused, \
+      or the proxy has not run for as long as --since asks; 64 wrong usage.
 
       EXAMPLES
         culvert migrate
@@ -60,13 +60,22 @@ struct MigrateCommand: ParsableCommand {
       Output.fail(error.description)
       throw ExitCode.failure
     }
-    if let since { report.entries.removeAll { $0.secondsAgo > since } }
+    if let since { report.keepWhatWasSeen(inSeconds: since) }
     print(json ? Output.json(report) + "\n" : MigrateText.text(report, all: all), terminator: "")
-    if report.somethingBreaks { throw ExitCode(2) }
+    let isTooYoung = since.map { $0 > report.uptimeSeconds } ?? false
+    if isTooYoung {
+      Output.fail("the proxy started \(report.uptimeSeconds) s ago, and has seen no more than that")
+    }
+    if report.somethingBreaks || isTooYoung { throw ExitCode(2) }
   }
 }
 
 extension MigrationReport {
+  mutating func keepWhatWasSeen(inSeconds seconds: Int64) {
+    entries.removeAll { $0.secondsAgo > seconds }
+    if withoutEntrySecondsAgo ?? .max > seconds { withoutEntry = 0 }
+  }
+
   /// What was counted without its address may be anybody.
   var somethingBreaks: Bool { withoutEntry > 0 || entries.contains(where: \.breaks) }
 }
