@@ -1,3 +1,4 @@
+import Net
 import TestSupport
 import Testing
 
@@ -44,8 +45,9 @@ extension InNamespaces {
         #expect(refused["dst.addr"]?.hasSuffix(":\(other.port)") == true)
         // Past the client's proxy: a source that is not declared.
         let stranger = try mesh.client.connect(
-          to: family.server, port: probed.port, mark: UInt32(0xc17))
-        try stream(stranger, isRefused: "probe")
+          to: family.server, port: probed.port, mark: Mark.proxy)
+        try? stranger.send("probe of a stranger")
+        #expect(try stranger.end() == .reset)
         try eventually("its refusal") {
           proxy.records.contains {
             $0.reason == "plaintext_in_strict"
@@ -55,11 +57,6 @@ extension InNamespaces {
         #expect(other.accepted == 0)
         #expect(probed.received == Array("probe".utf8))
       }
-    }
-
-    private func stream(_ stream: Stream, isRefused text: String) throws {
-      try? stream.send(text)
-      #expect(try stream.end() == .reset)
     }
 
     @Test("A probe that only connects learns by a reset that nothing listens there")

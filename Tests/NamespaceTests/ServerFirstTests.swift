@@ -141,7 +141,7 @@ extension InNamespaces {
         let proxy = try #require(mesh.serverProxy)
         let late = try LateClient(in: mesh.client, to: Self.slow(family), greeter.port)
         // Longer than the longest grace.
-        #expect(try !late.hears("220 ready\n", silence: 0.5))
+        #expect(try late.hears("220 ready\n", silence: 0.5) == false)
         try proxy.waitForRecord { $0.reason == "server_first" }
         // Two round trips are 100 ms.
         #expect(try late.hears("220 ready\n", silence: 0.02))
