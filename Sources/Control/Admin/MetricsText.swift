@@ -90,7 +90,9 @@ enum MetricsText {
     var samples = names.byName.map { name, count in
       (["sni": name.serverName ?? "", "alpn": name.alpn ?? "", "other": "0"], count)
     }
-    samples.sort { ($0.0["sni"] ?? "", $0.0["alpn"] ?? "") < ($1.0["sni"] ?? "", $1.0["alpn"] ?? "") }
+    samples.sort {
+      ($0.0["sni"] ?? "", $0.0["alpn"] ?? "") < ($1.0["sni"] ?? "", $1.0["alpn"] ?? "")
+    }
     if names.others > 0 { samples.append((["sni": "", "alpn": "", "other": "1"], names.others)) }
     text.counter(
       "culvert_application_tls_total",

@@ -76,7 +76,11 @@ extension Worker where IO: ~Copyable {
   /// - Parameter wasDialled: false if it failed for want of something of our own.
   mutating func probeEnded(_ address: IPAddress, isMesh: Bool, wasDialled: Bool) {
     probes.running -= 1
-    if wasDialled { answer(address, isMesh: isMesh) } else { couldNotAsk(address, .descriptorLimit) }
+    if wasDialled {
+      answer(address, isMesh: isMesh)
+    } else {
+      couldNotAsk(address, .descriptorLimit)
+    }
     startProbes()
   }
 
