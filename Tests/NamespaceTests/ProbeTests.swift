@@ -59,6 +59,20 @@ extension InNamespaces {
       }
     }
 
+    @Test("A probe that waits for a greeting hears it", arguments: Family.allCases)
+    func greeting(family: Family) throws {
+      try Mesh.run(Self.plan()) { mesh in
+        let proxy = try #require(mesh.serverProxy)
+        _ = try mesh.server.greetingServer("220 ready\n", port: Self.probedPort)
+        let probe = try #require(mesh.outsider).connect(
+          to: family.serverForOutsider, port: Self.probedPort)
+        #expect(try probe.receiveText(exactly: 10) == "220 ready\n")
+        probe.finish()
+        #expect(try probe.end() == .clean)
+        try proxy.waitForRecord { $0.reason == "declared_probe" }
+      }
+    }
+
     @Test("A probe that only connects learns by a reset that nothing listens there")
     func closedPort() throws {
       try Mesh.run(Self.plan()) { mesh in

@@ -165,7 +165,7 @@ extension InNamespaces {
     func lateClientHelloNearby() throws {
       try Mesh.run(
         .standard {
-          $0.server?.limits["handshakeTimeoutMilliseconds"] = 3000
+          $0.server?.limits["handshakeTimeoutMilliseconds"] = 2000
         }
       ) { mesh in
         let greeter = try mesh.server.greetingServer("220 ready\n")
@@ -211,6 +211,8 @@ extension InNamespaces {
         #expect(throws: Errno.tryAgain) { try pooled[0].receive() }
         for stream in pooled { #expect(try stream.exchange("good morning")) }
         #expect(try proxy.status().connections.refused.isEmpty)
+        let undecided = try mesh.client.connect(to: Family.v4.server, port: echo.port)
+        try echo.waitForAccepted(pooled.count + 1)
 
         try proxy.reconfigure { $0.inboundMode = "strict" }
         for family in Family.allCases {
@@ -220,8 +222,13 @@ extension InNamespaces {
         try eventually("both refusals") {
           proxy.records.count { $0.reason == "sniff_timeout" && $0.end == "refused" } == 2
         }
-        #expect(echo.accepted == pooled.count)
+        #expect(echo.accepted == pooled.count + 1)
         for stream in pooled { #expect(try stream.exchange("still here")) }
+        // It was let in to speak mesh mTLS or plaintext; now only one of them is left.
+        try? undecided.send("too late")
+        #expect(try undecided.end() == .reset)
+        try proxy.waitForRefusal("plaintext_in_strict")
+        #expect(!echo.received.contains("too late".utf8))
       }
     }
   }
