@@ -98,6 +98,7 @@ enum Wire: String, CaseIterable, Sendable, CustomTestStringConvertible {
         plan.server = nil
       case .permissive:
         plan.client?.peers = []
+        plan.client?.discovery = ["announce": "off", "probe": "off"]
       case .strict:
         plan.client?.outboundMode = "strict"
         plan.client?.peers = []
