@@ -59,7 +59,8 @@ extension ControlLoop {
   private mutating func enforce(_ now: Int64) -> AdminResponse {
     reloadIfChanged(now)
     if let lastReloadError {
-      return AdminResponse(error: "nothing is enforced, epoch \(epoch.number) stays: \(lastReloadError)")
+      return AdminResponse(
+        error: "nothing is enforced, epoch \(epoch.number) stays: \(lastReloadError)")
     }
     Diagnostics.write("enforcing: connections that would not be let in now are ended")
     plane.enforce()

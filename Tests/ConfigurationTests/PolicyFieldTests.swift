@@ -156,7 +156,8 @@ import Testing
 
   @Test(arguments: ["auto", "strict", "disabled"])
   func `pins may stay whatever the mode`(mode: String) throws {
-    let settings = try settings("outbound: { mode: \(mode), pins: { ttlSeconds: 1 } }")
+    let settings = try Sample.parse(
+      Sample.least + "outbound: { mode: \(mode), pins: { ttlSeconds: 1 } }\n")
     #expect(settings.outbound.pins?.ttlSeconds == 1)
   }
 

@@ -59,8 +59,16 @@ import Testing
       (.outbound, .noMeshPort, "10.90.0.2", 5), (.outbound, .notKnownAsMesh, "203.0.113.1", 6),
     ])
     let peers = [Peer(address: try #require(CIDR("10.90.0.3")), kind: .notMesh)]
-    let entries = report(seen, outbound: OutboundPolicy(peers: peers)).entries
-    #expect(entries.map(\.breaks) == [true, false, false, true, true, true])
+    let rules = [(OutboundAction.passthrough, 2), (.plaintext, 3)].map { action, port in
+      OutboundRule(to: [.allV4], ports: PortSet([port...port]), action: action)
+    }
+    let policy = OutboundPolicy(rules: rules, peers: peers)
+    #expect(
+      report(seen, outbound: policy).entries.map(\.breaks) == [
+        true, false, false, true, true, true,
+      ])
+    // The rules that let them pass are gone.
+    #expect(report(seen, outbound: OutboundPolicy(peers: peers)).entries.allSatisfy { $0.breaks })
     let disabled = OutboundPolicy(mode: .disabled)
     #expect(report(seen, outbound: disabled).entries.allSatisfy { !$0.breaks })
     // A rule made since lets it pass.
@@ -91,15 +99,33 @@ import Testing
     #expect(MigrateText.text(report, all: false).contains("\n1 more without mesh mTLS"))
   }
 
+  @Test func `lets go of the one seen longest ago, and counts it`() throws {
+    let sightings = Sightings()
+    let near = try #require(IPAddress("10.90.0.9"))
+    for port in 1...UInt16(Sightings.maximumEntries) + 1 {
+      let key = Sightings.Key(
+        direction: .inbound, reason: .clientPlaintext, address: near, port: port)
+      #expect(sightings.began(key, name: nil, nowMilliseconds: now - 90_000 + Int64(port)))
+      if port != 1 { sightings.ended(key, nowMilliseconds: now - 90_000 + Int64(port)) }
+    }
+    var report = report(sightings)
+    // The first is open.
+    #expect(report.entries.contains { $0.port == 1 } && !report.entries.contains { $0.port == 2 })
+    #expect(report.withoutEntry == 1 && report.withoutEntrySecondsAgo == 89)
+    report.keepWhatWasSeen(inSeconds: 60)
+    #expect(report.withoutEntry == 0 && report.entries.map(\.port) == [1])
+  }
+
   @Test func `is a table of what breaks, or of everything`() throws {
     let seen = try sightings([
       (.inbound, .clientPlaintext, "10.90.0.9", 80), (.inbound, .clientPlaintext, "fd90::9", 5432),
       (.outbound, .rulePlaintext, "10.90.0.2", 3306),
     ])
-    let report = report(seen)
+    let rule = OutboundRule(to: [.allV4], action: .plaintext)
+    let report = report(seen, outbound: OutboundPolicy(rules: [rule]))
     #expect(
       MigrateText.text(report, all: false) == """
-        inbound permissive, outbound auto; seen in 1 min 30 s
+        inbound permissive, outbound auto; seen since the proxy started, 1 min 30 s ago
 
         inbound
           PORT  FROM       WHAT              CONNECTIONS  OPEN  LAST SEEN  STRICT
@@ -114,7 +140,7 @@ import Testing
       all.contains("  3306  10.90.0.2  rule_plaintext  1            0     10 s ago   goes on\n"))
     #expect(
       MigrateText.text(self.report(Sightings()), all: true)
-        == "inbound permissive, outbound auto; seen in 1 min 30 s\n\n"
+        == "inbound permissive, outbound auto; seen since the proxy started, 1 min 30 s ago\n\n"
         + "nothing seen would break under strict\n")
   }
 }
@@ -166,6 +192,6 @@ import Testing
   @Test func `shows examples and exit codes in its help`() throws {
     let help = try Tool.run("migrate", "--help")
     #expect(help.status == 0 && help.output.contains("EXAMPLES"))
-    #expect(help.output.contains("64 wrong usage"))
+    #expect(help.output.replacing("\n", with: " ").contains("64 wrong usage"))
   }
 }

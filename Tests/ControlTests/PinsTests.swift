@@ -81,7 +81,7 @@ import Testing
   }
 
   @Test(arguments: [
-    ("/etc/culvert/web.yaml", "web"), ("db.culvert.yaml", "db"), ("", "culvert"),
+    ("/etc/culvert/web.yaml", "etc-culvert-web.yaml"), ("/etc//culvert/./db", "etc-culvert-db"),
   ])
   func `is named after its configuration`(configuration: String, name: String) {
     let file = PinsFile(PinSettings(ttlSeconds: 1), configuration: configuration)

@@ -22,6 +22,13 @@ package enum Machine {
 
   package static let hasIPv6 = FileManager.default.fileExists(atPath: "/proc/net/if_inet6")
 
+  package static let hasTUN: Bool = {
+    let device = unsafe culvert_open("/dev/net/tun", O_RDWR | O_CLOEXEC, 0)
+    guard device >= 0 else { return false }
+    close(device)
+    return true
+  }()
+
   /// Whether `io_uring_setup(2)` is answered with anything but a refusal.
   package static let hasIOUring: Bool = {
     let ring = culvert_test_make_ring()

@@ -21,13 +21,14 @@ package enum OpenSSL {
 
   /// An ordinary TLS client, as an application brings one: no client certificate, no mesh ALPN.
   package static func applicationClient(
-    in namespace: Namespace, to endpoint: String, trusting bundle: String
+    in namespace: Namespace, to endpoint: String, trusting bundle: String, alpn: String? = nil
   ) throws -> Program {
-    try namespace.start([
-      "openssl", "s_client", "-connect", endpoint, "-servername", "app.example",
-      "-verify_hostname", "app.example", "-CAfile", bundle, "-verify_return_error", "-quiet",
-      "-no_ign_eof",
-    ])
+    try namespace.start(
+      [
+        "openssl", "s_client", "-connect", endpoint, "-servername", "app.example",
+        "-verify_hostname", "app.example", "-CAfile", bundle, "-verify_return_error", "-quiet",
+        "-no_ign_eof",
+      ] + (alpn.map { ["-alpn", $0] } ?? []))
   }
 
   /// A mesh server: TLS 1.3, client certificate required. It sends each line back reversed.
