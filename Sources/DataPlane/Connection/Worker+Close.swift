@@ -159,6 +159,7 @@ extension Worker where IO: ~Copyable {
   mutating func vacate(_ handle: Handle) {
     let probed = handle.it.isProbe ? handle.it.details?.destination?.address : nil
     let outcome = handle.it.probeOutcome
+    let reason = handle.it.details?.reason.flatMap(Refusal.init)
     if probed == nil {
       report(handle)
       link.counters.ended(handle.it.isDecided ? handle.it.security : nil)
@@ -171,7 +172,7 @@ extension Worker where IO: ~Copyable {
     shared.openConnections.wrappingSubtract(1, ordering: .relaxed)
     openSlots -= 1
     slab.vacate(handle)
-    if let probed { probeEnded(probed, outcome) }
+    if let probed { probeEnded(probed, outcome, reason) }
   }
 
   mutating func decided(_ handle: Handle) {

@@ -119,14 +119,16 @@ extension Worker where IO: ~Copyable {
   }
 
   /// A probe's slot is vacant again.
-  mutating func probeEnded(_ address: IPAddress, _ outcome: ProbeOutcome) {
+  ///
+  /// - Parameter reason: why it was given up.
+  mutating func probeEnded(_ address: IPAddress, _ outcome: ProbeOutcome, _ reason: Refusal?) {
     probes.running -= 1
     switch outcome {
     case .told: break
     case .mesh: answer(address, isMesh: true)
     case .noMesh: answer(address, isMesh: false)
     case .silence: tell(address, isMesh: shared.meshAnswers.storeSilence(address, now: now))
-    case .none: couldNotAsk(address, .descriptorLimit)
+    case .none: couldNotAsk(address, reason ?? .connectFailed)
     }
     startProbes()
   }
