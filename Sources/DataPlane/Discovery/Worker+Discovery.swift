@@ -99,13 +99,11 @@ extension Worker where IO: ~Copyable {
     case .refused(let refusal) where !mayAnnounce: refuse(handle, refusal)
     case .ready, .refused:
       // Whoever was found by the mesh port does not hear the announcement, or is not heard.
-      if isKnownAsMesh(handle) {
+      if !mayAnnounce || settings.probe == .on && isKnownAsMesh(handle) {
         probe(handle)
-      } else if mayAnnounce {
+      } else {
         handle.it.isDiscovering = true
         connect(handle, announces: true)
-      } else {
-        probe(handle)
       }
     }
   }
